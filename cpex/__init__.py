@@ -1,0 +1,1 @@
+"""Plugin enforcement for AI agents: import what you need from `cpex.framework`."""
