@@ -1,0 +1,342 @@
+"""Every exception of the framework, and the parts that their messages are made of.
+
+    Exception
+    ├── PluginError              a plugin failed and the call with it, or a plugin is not as it must be
+    ├── PluginViolationError     a plugin denied
+    ├── PluginTimeoutError       one plugin took too long; reaches only callers of a single plugin
+    ├── ValueError
+    │   ├── PayloadSizeError     a payload is over the limit
+    │   └── ConfigError          a configuration has faults, listed with their places
+    │       └── ConfigFileNotFound   (also a FileNotFoundError) the file is missing or unreadable
+    ├── RuntimeError
+    │   └── PluginLoadError      plugins could not be started
+    └── TierViolationError       lives in `cpex.framework.extensions`, beside the rules that it is about
+
+`DenialOutcome` describes a denial in terms that are safe to export to telemetry: labels, numbers and flags, no texts.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+from cpex.framework.models.mode import PluginMode
+from cpex.framework.models.record import ControlExecutionRecord
+from cpex.framework.models.result import PluginErrorModel, PluginViolation
+
+__all__ = [
+    "ConfigError",
+    "ConfigFileNotFound",
+    "ControlExecutionRecord",
+    "DenialExecutionRecord",
+    "DenialMetadataValue",
+    "DenialOutcome",
+    "Fault",
+    "LoadFailure",
+    "PayloadSizeError",
+    "PluginError",
+    "PluginErrorModel",
+    "PluginLoadError",
+    "PluginMode",
+    "PluginTimeoutError",
+    "PluginViolation",
+    "PluginViolationError",
+    "attach_denial_outcome",
+    "convert_exception_to_error",
+    "sanitize_denial_metadata",
+]
+
+DenialMetadataValue: TypeAlias = bool | int | float
+"""What metadata about a denial may hold; text is left out, since it could carry payload."""
+
+MAX_DENIAL_METADATA = 16
+"""Entries; metadata with more is dropped whole."""
+MAX_FAULTS_SHOWN = 50
+"""Faults in the text of a `ConfigError`; `faults` has them all."""
+_LABEL = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_INT32 = range(-(2**31), 2**31)
+_INT64 = range(-(2**63), 2**63)
+_HTTP_STATUS = range(100, 600)
+
+
+class PluginError(Exception):
+    """A plugin failed, and the call with it; or a plugin is not as it must be.
+
+    Attributes:
+        error: What failed: message, plugin name, code, details, MCP error code.
+        executions: What each plugin did up to the failure, the failed one last; `None` outside a hook call.
+    """
+
+    def __init__(self, error: PluginErrorModel) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.executions: list[ControlExecutionRecord] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.error,), {"executions": self.executions}
+
+
+class PluginViolationError(Exception):
+    """A plugin denied, and the host asked for denials as exceptions. A plugin may raise it, too, to deny.
+
+    Attributes:
+        message: Fit to be shown to an end user; also the exception's text.
+        violation: Why; `None` when the plugin did not say.
+        executions: What each plugin did up to the denial, the denier last; `None` while it is on its way.
+        denial_outcome: The denial in terms for telemetry; `None` until the framework has attached it.
+    """
+
+    def __init__(self, message: str, violation: PluginViolation | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.violation = violation
+        self.executions: list[ControlExecutionRecord] | None = None
+        self.denial_outcome: DenialOutcome | None = None
+        self._denial_metadata: Mapping[str, DenialMetadataValue] | None = None
+
+    def attach_denial_outcome(self, record: ControlExecutionRecord) -> None:
+        """Set `denial_outcome` from the denier's record, once, if the framework has noted the denial's metadata."""
+        if self._denial_metadata is not None and self.denial_outcome is None:
+            self.denial_outcome = DenialOutcome.from_execution(record, self.violation, self._denial_metadata)
+
+
+class PluginTimeoutError(Exception):
+    """One plugin took longer than it may. Hook calls turn it into what the plugin's `on_error` says."""
+
+
+class PayloadSizeError(ValueError):
+    """The content of a payload is over the limit; no plugin was called."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailure:
+    """One plugin that could not be started."""
+
+    plugin: str
+    cause: BaseException
+    location: str | None = None
+    """Where the configuration names the plugin, as `file:line:column`; `None` when it came from no file."""
+
+    def render(self) -> str:
+        """The text of one failure, with its place on a second line when there is one."""
+        text = f"Plugin initialization failed: {self.plugin} - {str(self.cause) or type(self.cause).__name__}"
+        return f"{text}\n  at {self.location}" if self.location else text
+
+
+class PluginLoadError(RuntimeError):
+    """Plugins that may not be missing could not be loaded, constructed, initialised or registered.
+
+    Nothing of this start-up is left registered. The text tells of every failure, beginning each with
+    `Plugin initialization failed: <name> - <cause>`.
+
+    Attributes:
+        failures: Never empty, in the order of the configuration.
+    """
+
+    def __init__(self, failures: Iterable[LoadFailure]) -> None:
+        self.failures = list(failures)
+        super().__init__("\n".join(failure.render() for failure in self.failures))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.failures,)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a configuration: what, where, and how to mend it."""
+
+    code: str
+    """Stable, e.g. `config-unknown-key`; docs/reference/config-errors.md lists them."""
+    message: str
+    path: str = ""
+    """Where in the document, e.g. `plugins[2].mode`; empty for the document as a whole."""
+    file: str | None = None
+    line: int | None = None
+    """From 1; `None` when unknown."""
+    column: int | None = None
+    """From 1; `None` when unknown."""
+    help: str = ""
+
+    @property
+    def location(self) -> str:
+        """`file:line:column` as far as it is known; empty when nothing is."""
+        place = [str(part) for part in (self.line, self.column) if part is not None]
+        return ":".join(([self.file] if self.file else []) + place) if place or self.file else ""
+
+    def render(self) -> str:
+        """Up to three lines: error with code, place with path, help; parts that are unknown are left out."""
+        lines = [f"error: {self.message} [{self.code}]"]
+        path = f"({self.path})" if self.path else ""
+        place = " ".join(part for part in (self.location, path) if part)
+        if place:
+            lines.append(f"  at {place}")
+        if self.help:
+            lines.append(f"  help: {self.help}")
+        return "\n".join(lines)
+
+
+class ConfigError(ValueError):
+    """A configuration cannot be used. The text tells of every fault, what, where and how to mend it.
+
+    Attributes:
+        faults: Never empty, in order of position.
+    """
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = list(faults)
+        super().__init__(_render(self.faults))
+
+    def __str__(self) -> str:
+        # One of the derived classes is an OSError as well, which would write a text of its own.
+        return _render(self.faults)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.faults,)
+
+
+class ConfigFileNotFound(ConfigError, FileNotFoundError):
+    """The configuration file is missing or cannot be read.
+
+    Attributes:
+        errno: `ENOENT`.
+        filename: The path that was asked for.
+    """
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        super().__init__(faults)
+        self.errno = errno.ENOENT
+        self.strerror = self.faults[0].message if self.faults else ""
+        self.filename = self.faults[0].file if self.faults else None
+
+
+def _render(faults: Sequence[Fault]) -> str:
+    texts = [fault.render() for fault in faults[:MAX_FAULTS_SHOWN]]
+    if len(faults) > MAX_FAULTS_SHOWN:
+        texts.append(f"and {len(faults) - MAX_FAULTS_SHOWN} more")
+    return "\n".join(texts)
+
+
+@dataclass(frozen=True)
+class DenialExecutionRecord:
+    """The denier's part in the call: the execution record without its free texts."""
+
+    plugin_id: str
+    plugin_name: str
+    plugin_kind: str
+    hook_name: str
+    mode: PluginMode
+    status: str
+    requested_allow: bool | None
+    effective_allow: bool
+    matched: bool | None
+    applied: bool
+    payload_modified: bool
+    extensions_modified: bool
+    duration_ns: int
+    """Nanoseconds on the monotonic clock."""
+    error_code: str | None
+    """A label, or `None` when the plugin's code is not fit to be one."""
+
+    @classmethod
+    def from_execution(cls, execution: ControlExecutionRecord) -> DenialExecutionRecord:
+        """Take over what is safe to export."""
+        return cls(
+            plugin_id=execution.plugin_id,
+            plugin_name=execution.plugin_name,
+            plugin_kind=execution.plugin_kind,
+            hook_name=execution.hook_name,
+            mode=execution.mode,
+            status=str(execution.status),
+            requested_allow=execution.requested_allow,
+            effective_allow=execution.effective_allow,
+            matched=execution.matched,
+            applied=execution.applied,
+            payload_modified=execution.payload_modified,
+            extensions_modified=execution.extensions_modified,
+            duration_ns=execution.duration_ns,
+            error_code=_label(execution.error_code),
+        )
+
+
+@dataclass(frozen=True)
+class DenialOutcome:
+    """A denial in terms that are safe to export to telemetry."""
+
+    execution: DenialExecutionRecord
+    violation_code: str | None
+    """A label, or `None` when the plugin's code is not fit to be one."""
+    mcp_error_code: int | None
+    """Within signed 32 bits."""
+    http_status_code: int | None
+    """100-599."""
+    metadata: Mapping[str, DenialMetadataValue]
+    """Read-only; at most 16 entries."""
+
+    @classmethod
+    def from_execution(
+        cls,
+        execution: ControlExecutionRecord,
+        violation: PluginViolation | None,
+        metadata: Mapping[str, DenialMetadataValue] | None,
+    ) -> DenialOutcome:
+        """Take over what is safe to export from a record, its violation and its metadata."""
+        return cls(
+            execution=DenialExecutionRecord.from_execution(execution),
+            violation_code=_label(violation.code) if violation is not None else None,
+            mcp_error_code=_int_in(_INT32, violation.mcp_error_code) if violation is not None else None,
+            http_status_code=_int_in(_HTTP_STATUS, violation.http_status_code) if violation is not None else None,
+            metadata=MappingProxyType(sanitize_denial_metadata(metadata)),
+        )
+
+
+def sanitize_denial_metadata(metadata: Any) -> dict[str, DenialMetadataValue]:
+    """Keep the entries of a plugin's denial metadata that are safe to export.
+
+    Kept are flags, whole numbers within signed 64 bits and finite floats, under names of 1-64 letters, digits, dots,
+    underscores and hyphens. What is no mapping, or has more than 16 entries, comes back empty.
+    """
+    if not isinstance(metadata, Mapping) or len(metadata) > MAX_DENIAL_METADATA:
+        return {}
+    return {key: value for key, value in metadata.items() if _label(key) is not None and _is_number(value)}
+
+
+def attach_denial_outcome(
+    error: PluginViolationError,
+    record: ControlExecutionRecord,
+    metadata: Mapping[str, DenialMetadataValue] | None = None,
+) -> None:
+    """Attach the outcome of a denial to its exception; an outcome that is already there stays.
+
+    Args:
+        record: The denier's.
+        metadata: What the plugin said about its denial, as it said it.
+    """
+    if error.denial_outcome is None:
+        error.denial_outcome = DenialOutcome.from_execution(record, error.violation, metadata)
+
+
+def convert_exception_to_error(exception: BaseException, plugin_name: str) -> PluginErrorModel:
+    """Describe any exception as a plugin's failure; the message is the exception's `repr`."""
+    return PluginErrorModel(message=repr(exception), plugin_name=plugin_name)
+
+
+# Exact types: a subclass of str or int could render as anything.
+
+
+def _label(value: object) -> str | None:
+    return value if type(value) is str and _LABEL.fullmatch(value) else None
+
+
+def _int_in(bounds: range, value: object) -> int | None:
+    return value if type(value) is int and value in bounds else None
+
+
+def _is_number(value: object) -> bool:
+    if type(value) is float:
+        return math.isfinite(value)
+    return type(value) is bool or _int_in(_INT64, value) is not None

@@ -1,0 +1,114 @@
+"""What a plugin is told about the request, and where it keeps what it learns."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel, Field, field_validator
+
+from cpex.framework.models.lazy import LazyModel
+
+MAX_CONTENT_TYPE_LENGTH = 200
+"""Characters."""
+
+
+class UserContext(BaseModel):
+    """Who is asking, as the host has authenticated them."""
+
+    user_id: str
+    email: str | None = None
+    full_name: str | None = None
+    is_admin: bool = False
+    groups: list[str] = Field(default_factory=list)
+    roles: list[str] = Field(default_factory=list)
+    team_id: str | None = None
+    teams: list[str] | None = None
+    department: str | None = None
+    attributes: dict[str, Any] = Field(default_factory=dict)
+    auth_method: str | None = None
+    authenticated_at: datetime | None = None
+    service_account: str | None = None
+    delegation_chain: list[str] = Field(default_factory=list)
+
+
+class GlobalContext(LazyModel):
+    """What all plugins of one request share.
+
+    Each plugin sees a copy. Keys that it writes into or deletes from `state` and `metadata` come back to the host's
+    object when its mode may write (sequential, transform, concurrent); nothing else does.
+    """
+
+    # Engine bookkeeping, outside the fields: what `state` and `metadata` held when the plugin's copy was made.
+    __slots__ = ("_cpex_baseline",)
+
+    request_id: str
+    user: str | dict[str, Any] | None = None
+    user_context: UserContext | None = None
+    tenant_id: str | None = None
+    server_id: str | None = None
+    content_type: str | None = None
+    state: dict[str, Any] = Field(default_factory=dict)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("content_type")
+    @classmethod
+    def _check_content_type(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        if len(value) > MAX_CONTENT_TYPE_LENGTH:
+            raise ValueError(f"content type is too long ({len(value)} characters; at most {MAX_CONTENT_TYPE_LENGTH})")
+        if not value.isprintable():
+            raise ValueError("content type contains invalid characters; only printable ones are allowed")
+        return value
+
+
+class PluginContext(LazyModel):
+    """One plugin's view of one request; it lives from the request's first hook to its last."""
+
+    global_context: GlobalContext
+    state: dict[str, Any] = Field(default_factory=dict)
+    """The plugin's own, carried from pre to post hook."""
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def user_context(self) -> UserContext | None:
+        """The authenticated user, when the host has told."""
+        return self.global_context.user_context
+
+    @property
+    def user_email(self) -> str | None:
+        """The user's e-mail address: the user context's when there is one, else what `user` says."""
+        if (context := self.global_context.user_context) is not None:
+            return context.email
+        user = self.global_context.user
+        if isinstance(user, dict):
+            return user.get("email")
+        return user
+
+    @property
+    def user_groups(self) -> list[str]:
+        """The user's groups; empty without a user context."""
+        context = self.global_context.user_context
+        return context.groups if context is not None else []
+
+    def get_state(self, key: str, default: Any = None) -> Any:
+        """Read a value that this plugin stored earlier in the request."""
+        return self.state.get(key, default)
+
+    def set_state(self, key: str, value: Any) -> None:
+        """Store a value for this plugin's later hooks in the same request."""
+        self.state[key] = value
+
+    async def cleanup(self) -> None:
+        """Forget this plugin's own state and metadata."""
+        self.state.clear()
+        self.metadata.clear()
+
+    def is_empty(self) -> bool:
+        """Whether there is nothing in own state, own metadata or the shared state."""
+        return not (self.state or self.metadata or self.global_context.state)
+
+
+PluginContextTable: TypeAlias = dict[str, PluginContext]
+"""`{request_id + plugin id: context}`; the keys are opaque."""

@@ -1,0 +1,82 @@
+"""What a plugin answers, and what the host gets back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from cpex.framework.extensions import Extensions
+from cpex.framework.models.lazy import LazyModel
+from cpex.framework.models.record import ControlExecutionRecord
+
+MCP_INTERNAL_ERROR = -32603
+"""JSON-RPC 2.0, "Error object": internal error."""
+
+
+class PluginViolation(BaseModel):
+    """Why a plugin denied an operation."""
+
+    reason: str
+    description: str
+    code: str
+    details: dict[str, Any] | None = Field(default_factory=dict)
+    mcp_error_code: int | None = None
+    http_status_code: int | None = None
+    http_headers: dict[str, str] | None = None
+    _plugin_name: str = PrivateAttr(default="")
+
+    @property
+    def plugin_name(self) -> str:
+        """The plugin that denied; set by the framework from its trusted configuration."""
+        return self._plugin_name
+
+    @plugin_name.setter
+    def plugin_name(self, name: str) -> None:
+        # A host may hand over anything; the annotation is a promise only to type checkers.
+        if not isinstance(name, str) or not name.strip():
+            raise ValueError("Name must be a non-empty string")
+        self._plugin_name = name
+
+
+class PluginErrorModel(BaseModel):
+    """Why a plugin failed."""
+
+    message: str
+    plugin_name: str
+    code: str | None = ""
+    details: dict[str, Any] | None = Field(default_factory=dict)
+    mcp_error_code: int = MCP_INTERNAL_ERROR
+
+
+T = TypeVar("T")
+
+
+class PluginResult(LazyModel, Generic[T]):
+    """The answer of one plugin, and of a whole hook call.
+
+    `PluginResult[X]` is one class per `X`: a dict given as `modified_payload` is validated into `X`, an `X` is kept as
+    it is, anything else is refused. A bare `PluginResult` takes any payload.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    continue_processing: bool = True
+    """False asks to stop."""
+    modified_payload: T | None = None
+    modified_extensions: Extensions | None = None
+    violation: PluginViolation | None = None
+    metadata: dict[str, Any] | None = Field(default_factory=dict)
+    denial_metadata: dict[str, Any] | None = None
+    """Numbers and booleans about a denial, for telemetry."""
+    background_tasks: list[asyncio.Task[Any]] = Field(default_factory=list, exclude=True)
+    http_headers: dict[str, str] | None = None
+    retry_delay_ms: int = 0
+    """Milliseconds; the largest of all plugins reaches the host."""
+    executions: list[ControlExecutionRecord] = Field(default_factory=list)
+
+    async def wait_for_background_tasks(self) -> list[PluginErrorModel]:
+        """Wait for the background plugins of this call and return the errors they ended with. Never raises."""
+        outcomes = await asyncio.gather(*self.background_tasks, return_exceptions=True)
+        return [outcome for outcome in outcomes if isinstance(outcome, PluginErrorModel)]
