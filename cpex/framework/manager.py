@@ -1,0 +1,522 @@
+"""The managers: what a host holds. They compose loader, registry and executor, and live from start to shutdown.
+
+`TenantPluginManager` is self-contained. `PluginManager` is the same with one state for the whole process, which is its
+contract with hosts that make it in several places; that sharing lives in this module alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from cpex.framework.base import Plugin
+from cpex.framework.errors import LoadFailure, PayloadSizeError, PluginError, PluginLoadError, PluginTimeoutError
+from cpex.framework.extensions import Extensions
+from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
+from cpex.framework.loader.config import ConfigLoader
+from cpex.framework.loader.plugin import PluginLoader
+from cpex.framework.models.config import Config, PluginConfig
+from cpex.framework.models.context import GlobalContext, PluginContext, PluginContextTable
+from cpex.framework.models.mode import OnError, PluginMode
+from cpex.framework.models.payload import PluginPayload
+from cpex.framework.models.result import PluginErrorModel, PluginResult
+from cpex.framework.observability import ObservabilityProvider
+from cpex.framework.pipeline.call import (
+    DECISION_PLUGIN_METADATA_KEY,
+    HTTP_AUTH_CHECK_PERMISSION_HOOK,
+    RESERVED_INTERNAL_METADATA_KEYS,
+    ExecutionContext,
+    PhaseState,
+)
+from cpex.framework.pipeline.executor import Executor
+from cpex.framework.registry import PluginInstanceRegistry
+from cpex.framework.settings import settings
+
+__all__ = [
+    "CONTEXT_CLEANUP_INTERVAL",
+    "CONTEXT_MAX_AGE",
+    "DECISION_PLUGIN_METADATA_KEY",
+    "DEFAULT_PLUGIN_TIMEOUT",
+    "HTTP_AUTH_CHECK_PERMISSION_HOOK",
+    "MAX_PAYLOAD_SIZE",
+    "RESERVED_INTERNAL_METADATA_KEYS",
+    "ExecutionContext",
+    "FailedPlugin",
+    "PayloadSizeError",
+    "PhaseState",
+    "PluginExecutor",
+    "PluginManager",
+    "PluginTimeoutError",
+    "TenantPluginManager",
+    "get_plugin_manager",
+]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PLUGIN_TIMEOUT = 30
+"""Seconds."""
+MAX_PAYLOAD_SIZE = 1_000_000
+"""Bytes of content."""
+CONTEXT_CLEANUP_INTERVAL = 300
+"""Seconds. Part of the public names; contexts live with their request and need no cleaning up."""
+CONTEXT_MAX_AGE = 3600
+"""Seconds. See `CONTEXT_CLEANUP_INTERVAL`."""
+
+
+class PluginExecutor(Executor):
+    """The engine's executor with what the environment settles: default policy and pool size."""
+
+    def __init__(
+        self,
+        config: Any = None,
+        timeout: float | None = DEFAULT_PLUGIN_TIMEOUT,
+        observability: ObservabilityProvider | None = None,
+        hook_policies: dict[str, HookPayloadPolicy] | None = None,
+        default_hook_policy: str | DefaultHookPolicy | None = None,
+    ) -> None:
+        """Read what is not given from the settings.
+
+        Raises:
+            ValueError: The default policy is neither `allow` nor `deny`.
+        """
+        limits = config if isinstance(config, Config) else Config()
+        super().__init__(
+            config,
+            timeout,
+            observability,
+            hook_policies,
+            default_hook_policy or settings.default_hook_policy,
+            hook_timeout_s=limits.hook_timeout_s,
+            max_payload_bytes=limits.max_payload_bytes,
+            background_limit=limits.background_limit,
+            drain_timeout_s=limits.drain_timeout_s,
+            execution_pool=settings.execution_pool,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FailedPlugin:
+    """A plugin that the manager started without."""
+
+    name: str
+    kind: str
+    location: str | None
+    """`file:line:column` of its entry, when it came from a file."""
+    error: BaseException
+
+
+class _ManagerState:
+    """The attributes of a manager; one per tenant, or one per process."""
+
+    _config: Config | None
+    _config_path: str
+    _locations: dict[str, str]
+    _executor: PluginExecutor | None
+    _registry: PluginInstanceRegistry
+    _loader: PluginLoader
+    _failed: dict[str, FailedPlugin]
+    _initialized: bool
+    _async_lock: asyncio.Lock | None
+
+
+class TenantPluginManager(_ManagerState):
+    """A manager with a state of its own; a host may make as many as it likes.
+
+    Example:
+        >>> manager = TenantPluginManager(Config())
+        >>> manager.plugin_count
+        0
+    """
+
+    def __init__(
+        self,
+        config: str | Config,
+        timeout: float | None = DEFAULT_PLUGIN_TIMEOUT,
+        observability: ObservabilityProvider | None = None,
+        hook_policies: dict[str, HookPayloadPolicy] | None = None,
+        default_hook_policy: str | DefaultHookPolicy | None = None,
+    ) -> None:
+        """Load the configuration; plugins are made by `initialize()`.
+
+        Args:
+            config: A `Config`, the path of a YAML file, or `""` for none.
+            timeout: Seconds for each plugin without a `timeout_s` of its own.
+
+        Raises:
+            ConfigFileNotFound: The file is not there.
+            ConfigError: The file has faults; all of them are listed.
+        """
+        self._set_up(config, timeout, observability, hook_policies, default_hook_policy)
+
+    def _set_up(
+        self,
+        config: str | Config,
+        timeout: float | None,
+        observability: ObservabilityProvider | None,
+        hook_policies: dict[str, HookPayloadPolicy] | None,
+        default_hook_policy: str | DefaultHookPolicy | None,
+    ) -> None:
+        self._config, self._config_path, self._locations = _load(config)
+        self._registry = PluginInstanceRegistry()
+        self._loader = PluginLoader()
+        self._failed = {}
+        self._initialized = False
+        self._async_lock = None
+        if self._config is not None and self._config.plugin_timeout_s is not None and timeout == DEFAULT_PLUGIN_TIMEOUT:
+            timeout = self._config.plugin_timeout_s
+        self._executor = PluginExecutor(self._config, timeout, observability, hook_policies, default_hook_policy)
+
+    @property
+    def config(self) -> Config | None:
+        """The loaded configuration; `None` when there is none."""
+        return self._config
+
+    @property
+    def plugin_count(self) -> int:
+        """How many plugins are registered."""
+        return self._registry.plugin_count
+
+    @property
+    def initialized(self) -> bool:
+        """Whether plugins have been made and not been shut down since."""
+        return self._initialized
+
+    @property
+    def executor(self) -> PluginExecutor:
+        """What runs the calls; made on demand."""
+        return self._get_executor()
+
+    @executor.setter
+    def executor(self, executor: PluginExecutor) -> None:
+        self._executor = executor
+
+    def _get_executor(self) -> PluginExecutor:
+        if self._executor is None:
+            self._executor = PluginExecutor(self._config)
+        return self._executor
+
+    @property
+    def observability(self) -> ObservabilityProvider | None:
+        """Who is told about spans."""
+        return self._get_executor().observability
+
+    @observability.setter
+    def observability(self, provider: ObservabilityProvider | None) -> None:
+        self._get_executor().observability = provider
+
+    @property
+    def failed_plugins(self) -> dict[str, FailedPlugin]:
+        """Plugins that the manager started without, by name."""
+        return dict(self._failed)
+
+    @property
+    def disabled_plugins(self) -> frozenset[str]:
+        """Plugins that are switched off because they failed (`on_error: disable`)."""
+        return frozenset(self._get_executor()._runtime_disabled)
+
+    async def reset_runtime_disabled(self) -> None:
+        """Switch plugins that were disabled after a failure on again."""
+        await self._get_executor().reset_runtime_disabled()
+
+    def get_plugin(self, name: str) -> Plugin | None:
+        """The plugin of that name, if it is registered."""
+        ref = self._registry.get_plugin(name)
+        return ref.plugin if ref is not None else None
+
+    def has_hooks_for(self, hook_type: str) -> bool:
+        """Whether a call of the hook would concern any plugin, conditions aside."""
+        return self._registry.has_hooks_for(hook_type)
+
+    async def initialize(self) -> None:
+        """Make, initialise and register the configured plugins, in order. Does nothing when that is done.
+
+        Raises:
+            PluginLoadError: Plugins whose failure is fatal failed; all are named, and nothing is left registered.
+        """
+        if self._async_lock is None:
+            self._async_lock = asyncio.Lock()
+        async with self._async_lock:
+            if self._initialized:
+                return
+            if self._registry.plugin_count:
+                await self._registry.shutdown()
+            self._failed = {}
+            await self._start_plugins()
+            self._initialized = True
+            logger.info("Plugin manager initialized with %d plugins", self.plugin_count)
+
+    async def _start_plugins(self) -> None:
+        config = self._config
+        if config is None:
+            return
+        self._loader.append_to_search_path(config.plugin_dirs, base=self._config_path or None)
+        fatal: list[FailedPlugin] = []
+        for entry in config.plugins or []:
+            if entry.mode is PluginMode.DISABLED:
+                logger.info("Plugin %s is disabled and was not loaded", entry.name)
+                continue
+            try:
+                await self._start(entry)
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    # Cancelled or interrupted: leave nothing half started behind.
+                    await self._registry.shutdown()
+                    raise
+                failure = FailedPlugin(entry.name, entry.kind, self._locations.get(entry.name), error)
+                logger.error("Plugin %s failed to start: %s", entry.name, error)
+                if _is_fatal(entry):
+                    fatal.append(failure)
+                else:
+                    self._failed[entry.name] = failure
+                    logger.warning("Starting without plugin %s (on_error: %s)", entry.name, entry.on_error)
+        if fatal:
+            await self._registry.shutdown()
+            failures = [LoadFailure(each.name, each.error, each.location) for each in fatal]
+            raise PluginLoadError(failures) from fatal[0].error
+
+    async def _start(self, entry: PluginConfig) -> None:
+        plugin = await self._loader.load_and_instantiate_plugin(entry)
+        if plugin is None:
+            raise PluginError(
+                PluginErrorModel(message=f"Plugin {entry.name} could not be loaded", plugin_name=entry.name)
+            )
+        remote = entry.kind == "external"
+        try:
+            # What an external plugin's server says about it is part of its configuration.
+            self._registry.register(plugin, plugin.config.model_copy(deep=True) if remote else entry)
+        except Exception:
+            await _shut_down_quietly(plugin)
+            raise
+
+    async def shutdown(self) -> None:
+        """Let background work end (at most the drain timeout), then shut every plugin down, last started first."""
+        if not self._initialized:
+            return
+        await self._get_executor().drain()
+        await self._registry.shutdown()
+        self._initialized = False
+        logger.info("Plugin manager shut down")
+
+    async def invoke_hook(
+        self,
+        hook_type: str,
+        payload: PluginPayload,
+        global_context: GlobalContext,
+        local_contexts: PluginContextTable | None = None,
+        violations_as_exceptions: bool = False,
+        extensions: Extensions | None = None,
+    ) -> tuple[PluginResult[Any], PluginContextTable | None]:
+        """Run every plugin registered for a hook and merge their decisions.
+
+        Plugins run by mode: sequential, transform, audit, concurrent, then fire-and-forget on a snapshot. A denial in a
+        blocking mode ends the call.
+
+        Args:
+            payload: Never changed. Changes come back in `result.modified_payload`, `None` when there are none.
+            global_context: Receives plugins' writes to its `state` and `metadata`; nothing else of it changes.
+            local_contexts: The table that an earlier hook of the same request returned.
+            violations_as_exceptions: Raise a denial instead of returning it.
+            extensions: Each plugin sees only the slots that its capabilities open.
+
+        Returns:
+            The merged result, and `{request_id + plugin id: context}` for the request's next hook; the table is `None`
+            when no plugin is registered for the hook and none came in.
+
+        Raises:
+            PayloadSizeError: The payload's content is over the limit; no plugin has run.
+            PluginError: A plugin failed and its `on_error` is `fail`, or the call ran out of time. No task of the call
+                is still running; `executions` tells what happened.
+            PluginViolationError: A plugin denied and `violations_as_exceptions` is set.
+        """
+        plan = self._registry.plan(hook_type)
+        if plan is None:
+            return PluginResult(), dict(local_contexts) if local_contexts else None
+        executor = self._executor if self._executor is not None else self._get_executor()
+        return await executor.run(plan, payload, global_context, local_contexts, violations_as_exceptions, extensions)
+
+    async def invoke_hook_for_plugin(
+        self,
+        name: str,
+        hook_type: str,
+        payload: PluginPayload | dict[str, Any] | str,
+        context: PluginContext | GlobalContext,
+        violations_as_exceptions: bool = False,
+        payload_as_json: bool = False,
+        extensions: Extensions | None = None,
+    ) -> PluginResult[Any]:
+        """Call one plugin's handler by itself: timeout and `on_error` apply; isolation, conditions and records do not.
+
+        Raises:
+            PluginError: There is no such plugin or handler, or it failed.
+            PluginTimeoutError: It timed out and its `on_error` is not `fail`.
+            ValueError: The payload is not of the announced form.
+        """
+        ref = self._registry.get_plugin_hook_by_name(name, hook_type)
+        if ref is None:
+            text = (
+                f"Unable to find hook {hook_type} of plugin {name}; known plugins: {', '.join(_names(self)) or 'none'}"
+            )
+            raise PluginError(PluginErrorModel(message=text, plugin_name=name))
+        if isinstance(context, GlobalContext):
+            context = PluginContext.model_construct(global_context=context, state={}, metadata={})
+        converted = _converted(ref.plugin_ref.plugin, hook_type, payload, payload_as_json)
+        return await self._get_executor().execute_plugin(
+            ref, converted, context, violations_as_exceptions, extensions=extensions
+        )
+
+
+def _names(manager: TenantPluginManager) -> list[str]:
+    return [ref.name for ref in manager._registry.get_all_plugins()]
+
+
+def _converted(plugin: Plugin, hook_type: str, payload: Any, as_json: bool) -> PluginPayload:
+    if as_json:
+        if not isinstance(payload, str | dict):
+            raise ValueError(f"payload must be str or dict when payload_as_json is set, not {type(payload).__name__}")
+        return plugin.json_to_payload(hook_type, payload)
+    if not isinstance(payload, PluginPayload):
+        raise ValueError(f"payload must be a PluginPayload, not {type(payload).__name__}; or set payload_as_json")
+    return payload
+
+
+def _load(config: str | Config) -> tuple[Config | None, str, dict[str, str]]:
+    """The configuration, the path it came from, and where in it each plugin stands."""
+    if isinstance(config, Config):
+        return config, "", {}
+    if not config:
+        return None, "", {}
+    loaded = ConfigLoader.load(config)
+    return loaded.config, config, loaded.plugin_locations()
+
+
+def _is_fatal(entry: PluginConfig) -> bool:
+    """Whether a plugin that does not start stops the manager: its `on_error` says, unless the environment does."""
+    explicit = settings.fail_on_plugin_error if settings.fail_on_plugin_error_explicit else None
+    return entry.on_error is OnError.FAIL if explicit is None else bool(explicit)
+
+
+async def _shut_down_quietly(plugin: Plugin) -> None:
+    try:
+        await plugin.shutdown()
+    # Plugin boundary: the failure that brought us here is the one to report.
+    except Exception:
+        logger.exception("Plugin %s failed to shut down", plugin.name)
+
+
+class PluginManager(TenantPluginManager):
+    """The manager with one state for the whole process: every instance is the same manager.
+
+    The first one made with arguments sets the state; later ones may leave arguments out or repeat them.
+    """
+
+    # The dictionary of all instances; replaced whole by `reset`.
+    _shared: ClassVar[dict[str, Any]] = {}
+    _shared_lock: ClassVar[threading.Lock] = threading.Lock()
+
+    def __init__(
+        self,
+        config: str = "",
+        timeout: float | None = DEFAULT_PLUGIN_TIMEOUT,
+        observability: ObservabilityProvider | None = None,
+        hook_policies: dict[str, HookPayloadPolicy] | None = None,
+        default_hook_policy: str | DefaultHookPolicy | None = None,
+    ) -> None:
+        """Join the process-wide state, creating it if there is none.
+
+        Raises:
+            ConfigFileNotFound: The file is not there.
+            ConfigError: The file has faults.
+            ValueError: An argument contradicts what the state was made with; `reset()` first to start over.
+        """
+        # INVARIANT: all instances share one dictionary, which is filled once, under the lock.
+        self.__dict__ = PluginManager._shared
+        with PluginManager._shared_lock:
+            if not self.__dict__:
+                staged = TenantPluginManager(config, timeout, observability, hook_policies, default_hook_policy)
+                self.__dict__.update(vars(staged))
+                return
+            self._join(config, timeout, observability, hook_policies, default_hook_policy)
+
+    def _join(
+        self,
+        config: str,
+        timeout: float | None,
+        observability: ObservabilityProvider | None,
+        hook_policies: dict[str, HookPayloadPolicy] | None,
+        default_hook_policy: str | DefaultHookPolicy | None,
+    ) -> None:
+        """Take over what is new, refuse what contradicts."""
+        executor = self._get_executor()
+        if config and config != self._config_path:
+            if self._config is not None or self._initialized:
+                raise ValueError(
+                    f"PluginManager already uses the configuration `{self._config_path}` in this process and cannot "
+                    f"take `{config}` as well; call PluginManager.reset() first, or use TenantPluginManager"
+                )
+            self.__dict__.update(
+                vars(
+                    TenantPluginManager(
+                        config,
+                        executor.timeout,
+                        executor.observability,
+                        executor.hook_policies,
+                        executor.default_hook_policy,
+                    )
+                )
+            )
+            executor = self._get_executor()
+        if timeout != DEFAULT_PLUGIN_TIMEOUT:
+            executor.timeout = timeout
+        if hook_policies:
+            if not executor.hook_policies:
+                executor.hook_policies = dict(hook_policies)
+            elif hook_policies != executor.hook_policies:
+                logger.warning("Hook policies are already set and stay as they are; reset() first to replace them")
+        if default_hook_policy is not None:
+            executor.default_hook_policy = DefaultHookPolicy(default_hook_policy)
+        if observability is not None and executor.observability is None:
+            executor.observability = observability
+
+    @classmethod
+    def reset(cls) -> None:
+        """Forget the process-wide state. Instances that exist start over, empty. Plugins are not shut down.
+
+        On `TenantPluginManager` there is nothing shared to forget.
+        """
+        global _singleton
+        with PluginManager._shared_lock:
+            shared = PluginManager._shared
+            shared.clear()
+            shared.update(vars(TenantPluginManager("")))
+            # Instances made before keep this dictionary; the next one made starts with an empty one.
+            PluginManager._shared = {}
+            _singleton = None
+
+
+_singleton: PluginManager | None = None
+
+
+def get_plugin_manager(
+    observability: ObservabilityProvider | None = None, hook_policies: dict[str, HookPayloadPolicy] | None = None
+) -> PluginManager | None:
+    """The process-wide manager as the environment configures it; `None` while plugins are not enabled.
+
+    It is not initialised; `await manager.initialize()` before use.
+
+    Raises:
+        ConfigFileNotFound: Plugins are enabled and the configuration file is not there.
+    """
+    global _singleton
+    if _singleton is None and settings.enabled:
+        _singleton = PluginManager(
+            settings.config_file,
+            timeout=settings.plugin_timeout,
+            observability=observability,
+            hook_policies=hook_policies,
+        )
+    elif _singleton is not None and (observability is not None or hook_policies):
+        PluginManager(observability=observability, hook_policies=hook_policies)
+    return _singleton

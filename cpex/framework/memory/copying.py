@@ -1,0 +1,313 @@
+"""Private copies of values, and grafting a changed copy back onto the original.
+
+Two functions carry the isolation of the pipeline:
+
+- `copy_tree(value)` makes what a plugin is handed: plain containers, copied at every depth, equal to the original.
+- `graft(old, new)` takes what a plugin gives back: `old` itself when nothing differs, otherwise a value that shares the
+  unchanged parts with `old` and whose changed parts are copies. The plugin keeps no way into the result.
+
+Immutable values are shared. What cannot be copied (streams, clients, locks, modules, callables) is shared as well, with
+one WARNING per type and process.
+"""
+
+from __future__ import annotations
+
+import copy
+import datetime
+import decimal
+import enum
+import fractions
+import logging
+import operator
+import pathlib
+import re
+import uuid
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, SecretBytes, SecretStr
+
+logger = logging.getLogger("cpex.framework.memory")
+
+T = TypeVar("T")
+
+ATOMS: frozenset[type] = frozenset(
+    {
+        type(None),
+        bool,
+        int,
+        float,
+        complex,
+        str,
+        bytes,
+        range,
+        type(...),
+        decimal.Decimal,
+        fractions.Fraction,
+        uuid.UUID,
+        datetime.datetime,
+        datetime.date,
+        datetime.time,
+        datetime.timedelta,
+        datetime.timezone,
+        re.Pattern,
+        pathlib.PurePosixPath,
+        pathlib.PureWindowsPath,
+        pathlib.PosixPath,
+        SecretStr,
+        SecretBytes,
+    }
+)
+"""Exact types whose instances nobody can change; they are shared between host and plugins."""
+
+_SHARED_QUIETLY = (enum.Enum, BaseException, *weakref.ProxyTypes, weakref.ReferenceType, type)
+_all_atoms = ATOMS.issuperset
+_is = operator.is_
+_MISSING = object()
+_warned: set[type] = set()
+
+Memo = dict[int, Any]
+Todo = list[tuple[Any, Any]]
+
+
+def copy_tree(value: T) -> T:
+    """Copy a value at every depth; shared references and cycles inside it stay shared references and cycles."""
+    if type(value) in ATOMS:
+        return value
+    memo: Memo = {}
+    todo: Todo = []
+    result: T = _begin(value, memo, todo)
+    _finish(memo, todo)
+    return result
+
+
+def _finish(memo: Memo, todo: Todo) -> None:
+    # A work list instead of recursion: nesting depth comes from outside and must not exhaust the stack.
+    while todo:
+        source, target = todo.pop()
+        # `target` starts as a shallow copy, so only what is not an atom is left to do.
+        if type(source) is dict:
+            for key, item in source.items():
+                if type(item) not in ATOMS:
+                    target[key] = _begin(item, memo, todo)
+        else:
+            for index, item in enumerate(source):
+                if type(item) not in ATOMS:
+                    target[index] = _begin(item, memo, todo)
+
+
+def _begin(value: Any, memo: Memo, todo: Todo) -> Any:
+    """Start the copy of one value: its shell now, the containers inside when the work list gets there."""
+    done = memo.get(id(value), _MISSING)
+    if done is not _MISSING:
+        return done
+    kind = type(value)
+    if kind is dict:
+        target: Any = value.copy()
+        leaves = _all_atoms(map(type, value.values()))
+    elif kind is list:
+        target = value.copy()
+        leaves = _all_atoms(map(type, value))
+    else:
+        return _COPIERS.get(kind, _copy_other)(value, memo)
+    memo[id(value)] = target
+    if not leaves:
+        todo.append((value, target))
+    return target
+
+
+def _copy_now(value: Any, memo: Memo) -> Any:
+    """Copy a value whose contents must be complete at once, because an immutable shell is built around it."""
+    if type(value) in ATOMS:
+        return value
+    todo: Todo = []
+    result = _begin(value, memo, todo)
+    _finish(memo, todo)
+    return result
+
+
+def _copy_tuple(value: tuple[Any, ...], memo: Memo) -> Any:
+    if _all_atoms(map(type, value)):
+        return value
+    items = [_copy_now(item, memo) for item in value]
+    # A cycle through the tuple may have copied it meanwhile.
+    if (done := memo.get(id(value), _MISSING)) is not _MISSING:
+        return done
+    result = memo[id(value)] = tuple(items)
+    return result
+
+
+def _copy_set(value: set[Any] | frozenset[Any], memo: Memo) -> Any:
+    if _all_atoms(map(type, value)):
+        result: Any = value if type(value) is frozenset else value.copy()
+    else:
+        result = type(value)([_copy_now(item, memo) for item in value])
+    memo[id(value)] = result
+    return result
+
+
+def _copy_bytearray(value: bytearray, memo: Memo) -> Any:
+    result = memo[id(value)] = value.copy()
+    return result
+
+
+_COPIERS: dict[type, Callable[[Any, Memo], Any]] = {
+    tuple: _copy_tuple,
+    set: _copy_set,
+    frozenset: _copy_set,
+    bytearray: _copy_bytearray,
+}
+
+
+def _copy_other(value: Any, memo: Memo) -> Any:
+    if isinstance(value, _SHARED_QUIETLY):
+        return value
+    if isinstance(value, BaseModel):
+        return _copy_model(value, memo)
+    if callable(value):
+        return _share(value, "it is callable")
+    try:
+        return copy.deepcopy(value, memo)
+    # A foreign object's own copying code runs here and may raise anything.
+    except Exception as error:
+        return _share(value, f"{type(error).__name__}: {error}")
+
+
+def _copy_model(value: BaseModel, memo: Memo) -> BaseModel:
+    cls = type(value)
+    if "__deepcopy__" in cls.__dict__ or "__copy__" in cls.__dict__:
+        return copy.deepcopy(value, memo)
+    result = memo[id(value)] = cls.__new__(cls)
+    # Pydantic's own bookkeeping, as its `__deepcopy__` treats it; fields are copied by our rules instead of deepcopy's.
+    put = object.__setattr__
+    put(result, "__dict__", {name: _copy_now(item, memo) for name, item in value.__dict__.items()})
+    extra = value.__pydantic_extra__
+    put(result, "__pydantic_extra__", _copy_now(extra, memo) if extra else extra)
+    put(result, "__pydantic_fields_set__", set(value.__pydantic_fields_set__))
+    private = getattr(value, "__pydantic_private__", None)
+    put(result, "__pydantic_private__", _copy_now(private, memo) if private else private)
+    return result
+
+
+def _share(value: T, reason: str) -> T:
+    kind = type(value)
+    if kind not in _warned:
+        _warned.add(kind)
+        logger.warning(
+            "Cannot deep-copy a value of type %s.%s (%s); sharing reference between host and plugins",
+            kind.__module__,
+            kind.__qualname__,
+            reason,
+        )
+    return value
+
+
+def graft(old: Any, new: Any) -> Any:
+    """Take over a value that a plugin has had in its hands.
+
+    Args:
+        old: The pristine value, which no plugin has ever held.
+        new: What the plugin gave back in its place.
+
+    Returns:
+        `old` itself when the two are the same in type and content (so that `1` and `True` differ, and the order of keys
+        does not count), else a value of `new`'s content whose unchanged parts are `old`'s and whose other parts are
+        private copies.
+    """
+    try:
+        return _graft(old, new)
+    except RecursionError:
+        # Deeper than the stack, or cyclic: `copy_tree` handles both, at the price of sharing nothing with `old`.
+        return copy_tree(new)
+
+
+def _graft(old: Any, new: Any) -> Any:
+    if new is old:
+        return old
+    kind = type(new)
+    if kind is not type(old):
+        return copy_tree(new)
+    if kind in ATOMS:
+        return old if new == old else new
+    if kind is dict:
+        return _graft_dict(old, new)
+    if kind is list:
+        return _graft_list(old, new)
+    if isinstance(new, BaseModel):
+        return _graft_model(old, new)
+    return old if _same(old, new) else copy_tree(new)
+
+
+def _graft_dict(old: dict[Any, Any], new: dict[Any, Any]) -> dict[Any, Any]:
+    changed = len(old) != len(new)
+    # Most inner containers hold only atoms and are as they were handed out: that is told at C speed.
+    if not changed and all(map(_is, old.values(), new.values())) and all(map(_is, old, new)):
+        return old
+    result = {}
+    for key, item in new.items():
+        before = old.get(key, _MISSING)
+        if item is not before:
+            item = _graft(before, item)
+            changed = changed or item is not before
+        result[key] = item
+    return result if changed else old
+
+
+def _graft_list(old: list[Any], new: list[Any]) -> list[Any]:
+    changed = len(old) != len(new)
+    if not changed and all(map(_is, old, new)):
+        return old
+    result = []
+    for before, item in zip(old, new, strict=False):
+        if item is not before:
+            item = _graft(before, item)
+            changed = changed or item is not before
+        result.append(item)
+    result.extend(copy_tree(item) for item in new[len(old) :])
+    return result if changed else old
+
+
+def _graft_model(old: BaseModel, new: BaseModel) -> BaseModel:
+    fields, extra, private = (
+        _graft_dict(before or {}, after or {})
+        for before, after in (
+            (old.__dict__, new.__dict__),
+            (old.__pydantic_extra__, new.__pydantic_extra__),
+            (getattr(old, "__pydantic_private__", None), getattr(new, "__pydantic_private__", None)),
+        )
+    )
+    if (
+        fields is old.__dict__
+        and not _differs(extra, old.__pydantic_extra__)
+        and not _differs(private, getattr(old, "__pydantic_private__", None))
+    ):
+        return old
+    result = old.model_copy()
+    put = object.__setattr__
+    put(result, "__dict__", dict(fields))
+    put(result, "__pydantic_extra__", None if old.__pydantic_extra__ is None else dict(extra))
+    put(result, "__pydantic_fields_set__", set(new.__pydantic_fields_set__))
+    put(result, "__pydantic_private__", dict(private) if private else getattr(new, "__pydantic_private__", None))
+    return result
+
+
+def _differs(grafted: dict[Any, Any], before: dict[Any, Any] | None) -> bool:
+    return grafted is not before and bool(grafted or before)
+
+
+def _same(old: Any, new: Any) -> bool:
+    """Whether two values of one foreign type have the same content, as far as that can be told without side effects."""
+    kind = type(new)
+    try:
+        if kind in (tuple, frozenset, set):
+            return bool(old == new) and (
+                kind is not tuple or all(_graft(a, b) is a for a, b in zip(old, new, strict=True))
+            )
+        # mypy takes the two for functions of different types; they are the same slot, looked up on the class.
+        if getattr(kind, "__eq__") is object.__eq__:  # noqa: B009
+            return hasattr(new, "__dict__") and _graft_dict(vars(old), vars(new)) is vars(old)
+        return bool(old == new)
+    # A foreign object's own comparison runs here; not being able to tell means that it may have changed.
+    except Exception:
+        return False

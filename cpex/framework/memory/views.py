@@ -1,0 +1,249 @@
+"""What a plugin is handed instead of the host's objects, and what of it comes back.
+
+A view is an object of the same class as the original. Scalar fields are there from the start; a container field is
+copied when it is first touched (`models/lazy.py`), at the price of what was touched. A view that nobody touched and
+nobody kept is as good as new, and is handed to the next plugin.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from cpex.framework.memory.copying import ATOMS, copy_tree, graft
+from cpex.framework.models.context import GlobalContext, PluginContext
+from cpex.framework.models.lazy import PENDING, LazyModel, complete, raw_dict, set_raw_dict
+
+_new = object.__new__
+# Whether a plugin kept its view is told by counting references where they are exact; elsewhere it counts as kept.
+_COUNTED = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
+SOLE_REFERENCE = 2 if _COUNTED else -1
+"""`getrefcount` of an object that nothing but one local variable refers to."""
+getrefcount = getattr(sys, "getrefcount", lambda _: 0)
+
+
+class _PayloadFiller:
+    """Fills the container fields of any number of views of one payload, each with copies of its own."""
+
+    __slots__ = ("_payload", "_values")
+
+    def __init__(self, payload: LazyModel, values: dict[str, Any]) -> None:
+        self._payload = payload
+        self._values = values
+
+    def fields(self) -> tuple[str, ...]:
+        return tuple(self._values)
+
+    def fill(self, name: str) -> Any:
+        return copy_tree(self._values[name])
+
+    def state(self) -> tuple[set[str], dict[str, Any] | None, dict[str, Any] | None]:
+        payload = self._payload
+        extra, private = payload.__pydantic_extra__, payload.__pydantic_private__
+        return (
+            set(payload.__pydantic_fields_set__),
+            None if extra is None else copy_tree(extra),
+            None if private is None else copy_tree(private),
+        )
+
+
+class PayloadViews:
+    """Makes views of one payload. Lives as long as that payload is the chain's current one."""
+
+    __slots__ = ("_cls", "base")
+
+    def __init__(self, payload: LazyModel) -> None:
+        self._cls = type(payload)
+        values = raw_dict(payload)
+        if PENDING in values:
+            # INVARIANT: the chain's payload is complete.
+            complete(payload)
+        # A filler of its own, not this object: a cycle per hook call would be work for the garbage collector.
+        self.base = base = {PENDING: _PayloadFiller(payload, values)}
+        """The instance dictionary of an untouched view."""
+        # A loop, not a comprehension: this runs in every hook call, and a comprehension is a function call more.
+        for name, value in values.items():
+            if type(value) in ATOMS:
+                base[name] = value
+
+    def view(self) -> Any:
+        """A fresh view."""
+        view = _new(self._cls)
+        set_raw_dict(view, self.base.copy())
+        return view
+
+
+class PlainViews:
+    """The same for a payload that is not one of our models: copied whole, each time."""
+
+    __slots__ = ("payload",)
+    base: dict[str, Any] | None = None
+    """No view counts as untouched: only a comparison could tell, and that costs as much as the copy."""
+
+    def __init__(self, payload: Any) -> None:
+        self.payload = payload
+
+    def view(self) -> Any:
+        return copy_tree(self.payload)
+
+
+Views = PayloadViews | PlainViews
+_MAX_CLASSES = 1024
+_is_lazy: dict[type, bool] = {}
+
+
+def views_of(payload: Any) -> Views:
+    """The maker of views for a payload of any kind."""
+    kind = type(payload)
+    lazy = _is_lazy.get(kind)
+    if lazy is None:
+        # `isinstance` asks pydantic's metaclass; once per class is enough. Classes made on the fly must not pile up.
+        if len(_is_lazy) >= _MAX_CLASSES:
+            _is_lazy.clear()
+        lazy = _is_lazy[kind] = isinstance(payload, LazyModel)
+    return PayloadViews(payload) if lazy else PlainViews(payload)
+
+
+def wrap_payload_for_isolation(payload: Any) -> Any:
+    """An object equal to `payload` and of its class, whose containers are copies made when they are first touched.
+
+    Editing it in place, at any depth and through whatever library, never reaches `payload`.
+    """
+    return views_of(payload).view()
+
+
+def settle(view: Any) -> None:
+    """Make a view independent of its original, because somebody may still look at it after the call."""
+    if isinstance(view, LazyModel):
+        complete(view)
+
+
+class ContextSource:
+    """Makes plugin contexts for one hook call, from the host's `GlobalContext`."""
+
+    __slots__ = ("_context",)
+    _FIELDS = ("global_context", "state", "metadata")
+
+    def __init__(self, context: GlobalContext) -> None:
+        self._context = context
+
+    def fresh(self) -> PluginContext:
+        """The context of a plugin that has none from an earlier hook of the request."""
+        context: PluginContext = _new(PluginContext)
+        set_raw_dict(context, {PENDING: self})
+        return context
+
+    def renew(self, context: PluginContext) -> None:
+        """Point a context from an earlier hook of the request at this call's global context."""
+        values = raw_dict(context)
+        values.pop("global_context", None)
+        values[PENDING] = self
+
+    def fields(self) -> tuple[str, ...]:
+        return self._FIELDS
+
+    def fill(self, name: str) -> Any:
+        return view_global_context(self._context) if name == "global_context" else {}
+
+    def state(self) -> tuple[set[str], None, None]:
+        return {"global_context"}, None, None
+
+
+_set_baseline = GlobalContext.__dict__["_cpex_baseline"].__set__
+_SHARED_STATE = ("state", "metadata")
+
+
+class _GlobalContextFiller:
+    __slots__ = ("_values", "baseline", "original")
+
+    def __init__(self, original: GlobalContext) -> None:
+        self.original = original
+        self._values: dict[str, Any] = original.__dict__
+        self.baseline: dict[str, dict[str, Any]] = {}
+
+    def fields(self) -> tuple[str, ...]:
+        return tuple(self._values)
+
+    def fill(self, name: str) -> Any:
+        value = self._values[name]
+        if name in _SHARED_STATE:
+            # What the plugin starts from: the host or another task may change the original before this call ends.
+            self.baseline[name] = dict(value)
+        return copy_tree(value)
+
+    def state(self) -> tuple[set[str], None, None]:
+        return set(self.original.__pydantic_fields_set__), None, None
+
+
+def view_global_context(original: GlobalContext) -> GlobalContext:
+    """A plugin's copy of the global context; remembers what shared state it started from."""
+    filler = _GlobalContextFiller(original)
+    view: GlobalContext = _new(type(original))
+    values = {name: value for name, value in original.__dict__.items() if type(value) in ATOMS}
+    values[PENDING] = filler
+    set_raw_dict(view, values)
+    _set_baseline(view, filler.baseline)
+    return view
+
+
+class StateChanges:
+    """Keys of one shared dictionary that a plugin wrote or deleted."""
+
+    __slots__ = ("deleted", "name", "written")
+
+    def __init__(self, name: str, baseline: dict[str, Any], now: dict[str, Any], *, partial: bool) -> None:
+        self.name = name
+        self.written: dict[str, Any] = {}
+        for key, value in now.items():
+            if key in baseline:
+                before = baseline[key]
+                value = graft(before, value)
+                if value is before:
+                    continue
+            else:
+                value = copy_tree(value)
+            self.written[key] = value
+        self.deleted = [] if partial else [key for key in baseline if key not in now]
+
+    def apply(self, context: GlobalContext) -> None:
+        """Carry the changes into the host's object."""
+        target = getattr(context, self.name)
+        target.update(self.written)
+        for key in self.deleted:
+            target.pop(key, None)
+
+
+def state_changes(context: PluginContext, host: GlobalContext) -> list[StateChanges]:
+    """What a plugin did to the shared state; a nested edit is a write of its top-level key."""
+    view = raw_dict(context).get("global_context")
+    if view is None:
+        return []
+    baseline = getattr(view, "_cpex_baseline", None)
+    values = raw_dict(view)
+    changes = []
+    for name in _SHARED_STATE:
+        now = values.get(name)
+        if not isinstance(now, dict):
+            continue
+        # A global context that the plugin built itself says nothing about keys that it leaves out.
+        start = baseline.get(name) if baseline is not None else None
+        change = StateChanges(name, getattr(host, name) if start is None else start, now, partial=start is None)
+        if change.written or change.deleted:
+            changes.append(change)
+    return changes
+
+
+def snapshot_context(context: PluginContext | None, host: GlobalContext) -> PluginContext:
+    """A context of its own for a background plugin: its state continued, everything copied now."""
+    result = ContextSource(host).fresh()
+    if context is not None:
+        result.state = copy_tree(context.state)
+        result.metadata = copy_tree(context.metadata)
+    complete(result)
+    complete(result.global_context)
+    return result
+
+
+def snapshot(payload: Any) -> Any:
+    """A private copy of a whole payload, made now."""
+    return copy_tree(payload)

@@ -1,0 +1,1 @@
+"""The engine: a plan per hook, and the executor that walks it."""

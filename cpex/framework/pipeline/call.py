@@ -1,0 +1,542 @@
+"""The state of one hook call, and what each plugin's answer or failure does to it.
+
+`ExecutionContext` lives as long as one call. It hands out views and contexts, takes answers in, keeps the trail of what
+happened, and makes the result. The phases decide who runs when; this module decides what it means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, Protocol
+
+from cpex.framework.clock import elapsed_ns
+from cpex.framework.errors import PluginError, PluginViolationError, attach_denial_outcome
+from cpex.framework.extensions import Extensions
+from cpex.framework.extensions.tiers import filter_extensions, merge_extensions
+from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
+from cpex.framework.memory.size import content_bytes
+from cpex.framework.memory.table import ContextTable
+from cpex.framework.memory.views import ContextSource, Views, state_changes, views_of
+from cpex.framework.models import _truncate_opt
+from cpex.framework.models.context import GlobalContext, PluginContext
+from cpex.framework.models.lazy import PENDING, set_raw_dict
+from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
+from cpex.framework.models.outcome import HookOutcome
+from cpex.framework.models.record import ControlExecutionRecord
+from cpex.framework.models.result import PluginErrorModel, PluginResult, PluginViolation
+from cpex.framework.pipeline.acceptance import Rules, accept
+from cpex.framework.pipeline.disabling import Disabled
+from cpex.framework.pipeline.plan import HookPlan, Step
+from cpex.framework.pipeline.stepping import Abandoned, DeadlineReached
+from cpex.framework.pipeline.tracing import Tracer
+
+logger = logging.getLogger("cpex.framework.manager")
+
+DECISION_PLUGIN_METADATA_KEY = "_decision_plugin"
+RESERVED_INTERNAL_METADATA_KEYS = frozenset({DECISION_PLUGIN_METADATA_KEY})
+HTTP_AUTH_CHECK_PERMISSION_HOOK = "http_auth_check_permission"
+
+TrailEntry = tuple[Step, int] | ControlExecutionRecord
+"""A clean allow in short form (step, nanoseconds), or a full record."""
+
+
+class Trail(list[TrailEntry]):
+    """What happened to each plugin of a call, in order. Fills the records of the result when somebody looks at them."""
+
+    __slots__ = ()
+    FIELDS = tuple(PluginResult.model_fields)
+
+    def records(self) -> list[ControlExecutionRecord]:
+        """The trail in full, in a list of its own; short entries are written out in place, once for everyone."""
+        for index, entry in enumerate(self):
+            if type(entry) is tuple:
+                self[index] = entry[0].record(entry[1])
+        # mypy cannot follow that no tuple is left.
+        return list(self)  # type: ignore[arg-type]
+
+    def fields(self) -> tuple[str, ...]:
+        return self.FIELDS
+
+    def fill(self, name: str) -> Any:
+        return self.records()
+
+    def state(self) -> tuple[set[str], None, None]:
+        return set(self.FIELDS), None, None
+
+
+# The fields of the result of a call in which every plugin simply allowed.
+_NOTHING_HAPPENED: dict[str, Any] = {
+    name: field.get_default(call_default_factory=False)
+    for name, field in PluginResult.model_fields.items()
+    if name != "executions"
+}
+
+
+class Engine(Protocol):
+    """What a call needs of the executor that runs it."""
+
+    timeout: float | None
+    """Seconds for each plugin that has no limit of its own; `None` means no limit."""
+    hook_timeout_s: float | None
+    """Seconds for the whole call; `None` means no limit."""
+    max_payload_bytes: int
+    hook_policies: dict[str, HookPayloadPolicy]
+    default_hook_policy: DefaultHookPolicy
+    disabled: Disabled
+
+
+class ForeignResult(TypeError):
+    """A handler returned something that is not a `PluginResult`."""
+
+
+class PhaseState:
+    """What a call has gathered from the plugins that ran so far.
+
+    The class attributes are the state of a call that nobody has touched: an instance only holds what differs.
+    """
+
+    payload_modified = False
+    reply: Any = None
+    extensions_modified = False
+    metadata: dict[str, Any] | None = None
+    http_headers: dict[str, str] | None = None
+    denial_metadata: dict[str, Any] | None = None
+    retry_delay_ms = 0
+    decider: str | None = None
+    halted_by: Step | None = None
+    violation: PluginViolation | None = None
+    violation_error: PluginViolationError | None = None
+    skipped = 0
+    eventful = False
+    """Whether any plugin said more than a plain allow."""
+    transformed = False
+    """Whether the transform phase is through."""
+
+    def __init__(self, payload: Any, extensions: Extensions | None) -> None:
+        self.payload = payload
+        self.extensions = extensions
+        self.trail = Trail()
+
+
+class ExecutionContext(PhaseState):
+    """One hook call."""
+
+    deadline_ns: int | None = None
+    """When the whole call's time is over, on the clock of `elapsed_ns`."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        plan: HookPlan,
+        payload: Any,
+        global_context: GlobalContext,
+        incoming: dict[str, PluginContext] | None,
+        extensions: Extensions | None,
+        tracer: Tracer | None,
+    ) -> None:
+        self.payload = payload
+        self.extensions = extensions
+        self.trail = Trail()
+        self.engine = engine
+        self.plan = plan
+        self.global_context = global_context
+        self.request_id = global_context.request_id
+        self.source = source = ContextSource(global_context)
+        self.table: dict[str, PluginContext]
+        self.owed: list[str] | None
+        if incoming:
+            # Entries of plugins that take no part in this hook travel on to the request's next one.
+            self.table, self.owed = dict(incoming), None
+        else:
+            self.table = table = ContextTable(source)
+            self.owed = table.owed
+        self.views: Views = views_of(payload)
+        self.tracer = tracer
+        self.started_ns = elapsed_ns()
+        # Whether a plugin's turn needs a look at more than its conditions; disabling may begin within this very call.
+        self.watched = bool(engine.disabled)
+        if engine.hook_timeout_s is not None:
+            self.deadline_ns = self.started_ns + int(engine.hook_timeout_s * 1_000_000_000)
+            self.watched = True
+
+    # What a plugin is handed.
+
+    def context_for(self, step: Step) -> PluginContext:
+        """The plugin's context: its own from an earlier hook of the request, or a new one; entered in the table."""
+        key = self.request_id + step.uuid
+        context = self.table.get(key)
+        if context is None:
+            context = self.table[key] = self.source.fresh()
+        else:
+            self.source.renew(context)
+        return context
+
+    def extensions_for(self, step: Step) -> Extensions | None:
+        """The slots that the plugin's capabilities open."""
+        return filter_extensions(self.extensions, step.capabilities)
+
+    def check_size(self, step: Step) -> None:
+        """Hold the plugin's own limit on the payload's content.
+
+        Raises:
+            ValueError: The content is over the limit; it counts as the plugin's failure.
+        """
+        size = content_bytes(_content(self.payload), stop_after=step.max_bytes)
+        if size > step.max_bytes:
+            raise ValueError(f"Payload size exceeds limit of {step.max_bytes} bytes for plugin {step.name}")
+
+    def limit_of(self, step: Step) -> float | None:
+        """Seconds that the plugin may take: its own limit, else the manager's."""
+        return step.timeout_s if step.timeout_s is not None else self.engine.timeout
+
+    def seconds_for(self, step: Step, started_ns: int) -> float | None:
+        """Seconds that the plugin has left, by its own deadline and the call's."""
+        limit = self.limit_of(step)
+        now = elapsed_ns()
+        left = None if limit is None else limit - (now - started_ns) / 1e9
+        if self.deadline_ns is None:
+            return left
+        of_call = (self.deadline_ns - now) / 1e9
+        return of_call if left is None else min(left, of_call)
+
+    def past_deadline(self) -> bool:
+        """Whether the whole call's time is over."""
+        return self.deadline_ns is not None and elapsed_ns() >= self.deadline_ns
+
+    # What a plugin answered.
+
+    def share_state(self, context: PluginContext) -> None:
+        """Carry the plugin's writes to shared state into the host's context."""
+        for change in state_changes(context, self.global_context):
+            change.apply(self.global_context)
+
+    def gather(self, step: Step, result: PluginResult[Any]) -> None:
+        """Take over what every answer may carry, whatever the mode: metadata, headers, retry delay."""
+        if result.metadata:
+            self.metadata = self.metadata or {}
+            self.metadata.update(
+                (key, value) for key, value in result.metadata.items() if key not in RESERVED_INTERNAL_METADATA_KEYS
+            )
+        if result.http_headers:
+            self.http_headers = {**(self.http_headers or {}), **result.http_headers}
+        self.retry_delay_ms = max(self.retry_delay_ms, result.retry_delay_ms or 0)
+        if result.violation is not None:
+            result.violation.plugin_name = step.name
+
+    def answered(self, step: Step, view: Any, result: Any, duration_ns: int) -> None:
+        """Take in an answer that is not a plain allow.
+
+        Raises:
+            ForeignResult: It is no answer at all.
+            TierViolationError, ForeignPayload, pydantic.ValidationError: It carries a change that cannot be.
+        """
+        if not isinstance(result, PluginResult):
+            raise foreign_result(step, result)
+        self.eventful = True
+        self.plan.answers.add(type(result))
+        denied = not result.continue_processing
+        if denied and step.blocks:
+            self.gather(step, result)
+            self.halt(step, result.violation, result.denial_metadata, duration_ns)
+            return
+        payload_modified = extensions_modified = False
+        if step.rewrites:
+            extensions_modified = self._take_extensions(step, result)
+            payload_modified = self._take_payload(step, view, result)
+        self.gather(step, result)
+        changed = payload_modified or extensions_modified
+        changes: dict[str, Any] = {
+            "matched": changed,
+            "applied": changed,
+            "payload_modified": payload_modified,
+            "extensions_modified": extensions_modified,
+        }
+        if denied:
+            changes |= self._would_deny(step, result.violation)
+        self.trail.append(step.record(duration_ns, **changes))
+
+    def rules(self) -> Rules:
+        """What may be written in this hook."""
+        return Rules(self.engine.hook_policies.get(self.plan.hook), self.engine.default_hook_policy)
+
+    def _take_payload(self, step: Step, view: Any, result: PluginResult[Any]) -> bool:
+        returned = result.modified_payload
+        if returned is None:
+            return False
+        accepted = accept(
+            self.plan, self.rules(), step.name, current=self.payload, shown=view, returned=returned, reply=self.reply
+        )
+        if accepted is None:
+            return False
+        if accepted.is_reply:
+            self.reply = accepted.reply
+        else:
+            self.payload = accepted.payload
+            self.views = views_of(accepted.payload)
+        self.payload_modified = True
+        self.decider = step.name
+        return True
+
+    def _take_extensions(self, step: Step, result: PluginResult[Any]) -> bool:
+        returned = result.modified_extensions
+        if returned is None:
+            return False
+        before = self.extensions if self.extensions is not None else Extensions()
+        merged = merge_extensions(before, returned, step.capabilities, step.name)
+        if merged is None or merged is before:
+            return False
+        self.extensions = merged
+        self.extensions_modified = True
+        return True
+
+    def _would_deny(self, step: Step, violation: PluginViolation | None) -> dict[str, Any]:
+        """Note a denial that the plugin's mode does not let through."""
+        reason = violation.reason if violation is not None else None
+        if violation is not None:
+            logger.warning(
+                "Plugin %s raised violation in %s mode, so the call goes on: %s (%s)",
+                step.name,
+                step.mode,
+                violation.reason,
+                violation.code,
+            )
+        else:
+            logger.warning(
+                "Plugin %s denied in %s mode with no violation given; the call goes on", step.name, step.mode
+            )
+        return {
+            "requested_allow": False,
+            "matched": True,
+            "reason": _truncate_opt(reason),
+            "error_code": _truncate_opt(violation.code if violation is not None else None),
+        }
+
+    def halt(
+        self,
+        step: Step,
+        violation: PluginViolation | None,
+        denial_metadata: dict[str, Any] | None,
+        duration_ns: int,
+        raised: PluginViolationError | None = None,
+    ) -> None:
+        """End the call with this plugin's denial."""
+        self.eventful = True
+        self.halted_by = step
+        self.violation = violation
+        self.denial_metadata = denial_metadata
+        self.violation_error = raised
+        logger.warning(
+            "Plugin %s denied hook %s of request %s: %s",
+            step.name,
+            self.plan.hook,
+            self.request_id,
+            f"{violation.reason} ({violation.code}): {violation.description}" if violation else "no violation given",
+        )
+        self.trail.append(
+            step.record(
+                duration_ns,
+                requested_allow=False,
+                effective_allow=False,
+                matched=True,
+                applied=True,
+                reason=_truncate_opt(violation.reason if violation else None),
+                error_code=_truncate_opt(violation.code if violation else None),
+            )
+        )
+
+    # How a plugin failed.
+
+    def failed(self, step: Step, error: BaseException, duration_ns: int) -> None:
+        """Take in what a handler raised: return if the call goes on (or is halted), raise if it fails.
+
+        Raises:
+            PluginError: The failure ends the call.
+            BaseException: A cancellation, or another signal that is not the plugin's to give.
+        """
+        if isinstance(error, PluginViolationError):
+            self._violated(step, error, duration_ns)
+            return
+        if not isinstance(error, Exception | Abandoned):
+            self.trail.append(
+                step.record(
+                    duration_ns,
+                    status=ControlExecutionStatus.CANCELLED,
+                    requested_allow=None,
+                    effective_allow=False,
+                    matched=None,
+                )
+            )
+            raise error
+        if isinstance(error, DeadlineReached):
+            if self.past_deadline():
+                raise self.out_of_time(step, duration_ns) from error
+            status, code = ControlExecutionStatus.TIMEOUT, "plugin_timeout"
+            failure = PluginErrorModel(
+                message=self.timeout_text(step), plugin_name=step.name, code=code, details={"hook": self.plan.hook}
+            )
+        else:
+            status, code = ControlExecutionStatus.ERROR, "plugin_error"
+            failure = error.error if isinstance(error, PluginError) else _error_model(step, error)
+        fatal = step.on_error is OnError.FAIL and step.mode is not PluginMode.AUDIT
+        self.trail.append(
+            step.record(
+                duration_ns,
+                status=status,
+                requested_allow=None,
+                effective_allow=not fatal,
+                matched=None,
+                applied=fatal or (status is ControlExecutionStatus.TIMEOUT and step.mode is PluginMode.SEQUENTIAL),
+                reason=_truncate_opt(failure.message),
+                error_code=code,
+            )
+        )
+        logger.error(
+            "Plugin %s failed in hook %s (on_error: %s): %s",
+            step.name,
+            self.plan.hook,
+            step.on_error,
+            failure.message,
+            exc_info=None if fatal or status is ControlExecutionStatus.TIMEOUT else error,
+        )
+        if fatal:
+            raise self._plugin_error(failure, error)
+        if step.on_error is OnError.DISABLE:
+            self.engine.disabled.disable(step.name)
+            self.watched = True
+
+    def _violated(self, step: Step, error: PluginViolationError, duration_ns: int) -> None:
+        """A raised violation is the same as that denial returned."""
+        violation = error.violation
+        if violation is None:
+            violation = PluginViolation(reason=error.message, description=error.message, code="plugin_violation")
+            error.violation = violation
+        violation.plugin_name = step.name
+        if step.blocks:
+            self.halt(step, violation, None, duration_ns, raised=error)
+        else:
+            self.trail.append(step.record(duration_ns, **self._would_deny(step, violation)))
+
+    def timeout_text(self, step: Step) -> str:
+        """The message of a plugin's timeout."""
+        return f"Plugin {step.name} exceeded {self.limit_of(step):g}s timeout"
+
+    def out_of_time(self, step: Step, duration_ns: int) -> PluginError:
+        """The failure of a call whose own time is over, blamed on the plugin whose turn it is."""
+        text = f"Hook {self.plan.hook} exceeded its time while plugin {step.name} was running"
+        self.trail.append(
+            step.record(
+                duration_ns,
+                status=ControlExecutionStatus.TIMEOUT,
+                requested_allow=None,
+                effective_allow=False,
+                matched=None,
+                applied=True,
+                reason=_truncate_opt(text),
+                error_code="hook_timeout",
+            )
+        )
+        return self._plugin_error(PluginErrorModel(message=text, plugin_name=step.name, code="hook_timeout"), None)
+
+    def _plugin_error(self, failure: PluginErrorModel, cause: BaseException | None) -> PluginError:
+        error = cause if isinstance(cause, PluginError) else PluginError(failure)
+        error.executions = self.records()
+        if cause is not None and cause is not error and not isinstance(cause, DeadlineReached):
+            error.__cause__ = cause
+        return error
+
+    # What the host gets.
+
+    def records(self) -> list[ControlExecutionRecord]:
+        """The trail in full. Every call returns the same record objects in a list of its own."""
+        return self.trail.records()
+
+    def result(self, background_tasks: list[asyncio.Task[Any]]) -> PluginResult[Any]:
+        """The merged result of the call."""
+        if self.decider is not None and self.plan.hook == HTTP_AUTH_CHECK_PERMISSION_HOOK:
+            self.metadata = {**(self.metadata or {}), DECISION_PLUGIN_METADATA_KEY: self.decider}
+        values = _NOTHING_HAPPENED.copy()
+        values["metadata"] = {} if self.metadata is None else self.metadata
+        values["background_tasks"] = background_tasks
+        values[PENDING] = self.trail
+        if self.eventful:
+            values.update(
+                continue_processing=self.halted_by is None,
+                modified_payload=self.final_change() if self.payload_modified else None,
+                modified_extensions=self.extensions if self.extensions_modified else None,
+                violation=self.violation,
+                denial_metadata=self.denial_metadata,
+                http_headers=self.http_headers,
+                retry_delay_ms=self.retry_delay_ms,
+            )
+        result: PluginResult[Any] = object.__new__(PluginResult)
+        set_raw_dict(result, values)
+        return result
+
+    def final_change(self) -> Any:
+        """The reply if there is one, else the chain's payload."""
+        return self.reply if self.reply is not None else self.payload
+
+    def violation_exception(self) -> PluginViolationError:
+        """The denial as an exception, with records and outcome."""
+        step, violation = self.halted_by, self.violation
+        assert step is not None  # only asked for after a halt
+        error = self.violation_error
+        if error is None:
+            message = f"{self.plan.hook} blocked by plugin"
+            if violation is not None:
+                message += f" {step.name}: {violation.code} - {violation.reason} ({violation.description})"
+            error = PluginViolationError(message, violation=violation)
+        error.executions = self.records()
+        attach_denial_outcome(error, error.executions[-1], self.denial_metadata)
+        return error
+
+    def outcome(self, payload: Any, error: BaseException | None) -> HookOutcome:
+        """What observers are told."""
+        context = self.global_context
+        return HookOutcome(
+            hook=self.plan.hook,
+            request_id=self.request_id,
+            allowed=error is None and self.halted_by is None,
+            violation=self.violation,
+            payload=payload,
+            executions=self.records(),
+            duration_ns=elapsed_ns() - self.started_ns,
+            session=session_of(context, self.extensions),
+            user=context.user,
+            tenant_id=context.tenant_id,
+            error_code=_error_code(error),
+        )
+
+
+def session_of(context: GlobalContext, extensions: Extensions | None) -> str | None:
+    """The conversation: the agent extension's session, else the one in the request's metadata."""
+    if extensions is not None and extensions.agent is not None and extensions.agent.session_id:
+        return extensions.agent.session_id
+    session = context.metadata.get("session_id")
+    return session if isinstance(session, str) else None
+
+
+def foreign_result(step: Step, result: Any) -> ForeignResult:
+    """The failure of a handler that returned no `PluginResult`."""
+    if asyncio.iscoroutine(result):
+        result.close()
+        return ForeignResult(f"plugin {step.name} returned a coroutine that was never awaited; expected a PluginResult")
+    return ForeignResult(f"plugin {step.name} returned {type(result).__name__}; expected a PluginResult")
+
+
+def _error_model(step: Step, error: BaseException) -> PluginErrorModel:
+    return PluginErrorModel(message=repr(error), plugin_name=step.name)
+
+
+def _error_code(error: BaseException | None) -> str | None:
+    if error is None:
+        return None
+    if isinstance(error, PluginError):
+        return error.error.code or "plugin_error"
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else type(error).__name__
+
+
+def _content(payload: Any) -> Any:
+    values = getattr(payload, "__dict__", None)
+    return list(values.values()) if isinstance(values, dict) else payload

@@ -1,0 +1,122 @@
+"""Running one coroutine in the caller's task, in context variables of its own, under a deadline.
+
+A handler's first step is taken by hand: `context.run(coroutine.send, None)`. Most handlers end there, without a task
+and without a timer. For one that waits, `carry_on` passes what it waits for up to the caller's own task, so that cancel
+scopes, `asyncio.timeout` and `asyncio.current_task()` inside it behave as under a plain `await`, and arms a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import types
+from collections.abc import Coroutine, Generator
+from contextvars import Context
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+CLEANUP_GRACE_S = 5.0
+"""Seconds that a handler may take to clean up after its deadline, before it is abandoned."""
+
+
+class DeadlineReached(Exception):
+    """The deadline that we armed has passed; never raised by a plugin."""
+
+
+class Abandoned(BaseException):
+    """A handler went on waiting after its deadline and the grace for cleaning up; it has been closed."""
+
+
+class Deadline:
+    """Cancels the current task at a time, once, and again for good when the grace is over."""
+
+    __slots__ = ("_base", "_handle", "_loop", "_task", "abandoned", "fired")
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        task = asyncio.current_task()
+        # A coroutine can only wait on the event loop from inside a task, and it is waiting.
+        assert task is not None
+        self._task: asyncio.Task[Any] = task
+        self._base = task.cancelling()
+        self.fired = 0
+        self.abandoned = False
+        self._handle = self._loop.call_later(max(0.0, seconds), self._expire)
+
+    def _expire(self) -> None:
+        self.fired += 1
+        self._task.cancel()
+        self._handle = self._loop.call_later(CLEANUP_GRACE_S, self._abandon)
+
+    def _abandon(self) -> None:
+        self.fired += 1
+        self.abandoned = True
+        self._task.cancel()
+
+    def disarm(self) -> bool:
+        """Stop the clock and take our cancellations back; return whether somebody else's remains."""
+        self._handle.cancel()
+        for _ in range(self.fired):
+            self._task.uncancel()
+        return self._task.cancelling() > self._base
+
+
+async def carry_on(coroutine: Coroutine[Any, Any, Any], context: Context, waiting: Any, seconds: float | None) -> Any:
+    """Drive a coroutine that has suspended to its end, in the caller's task.
+
+    Args:
+        waiting: What the coroutine yielded when it suspended.
+        seconds: Time left; `None` means no limit.
+
+    Raises:
+        DeadlineReached: The time ran out, whatever the coroutine made of its cancellation.
+    """
+    if seconds is None:
+        return await _drive(coroutine, context, waiting, None)
+    deadline = Deadline(seconds)
+    try:
+        result = await _drive(coroutine, context, waiting, deadline)
+    except BaseException as error:
+        cancelled_by_others = deadline.disarm()
+        if not deadline.fired or isinstance(error, GeneratorExit):
+            raise
+        if cancelled_by_others and isinstance(error, asyncio.CancelledError):
+            raise
+        raise DeadlineReached from error
+    deadline.disarm()
+    if deadline.fired:
+        # An answer after the deadline is no answer: the same handler must not pass on one run and fail on the next.
+        raise DeadlineReached
+    return result
+
+
+@types.coroutine
+def _drive(
+    coroutine: Coroutine[Any, Any, Any], context: Context, waiting: Any, deadline: Deadline | None
+) -> Generator[Any, Any, Any]:
+    run = context.run
+    try:
+        while True:
+            try:
+                sent = yield waiting
+            except GeneratorExit:
+                run(coroutine.close)
+                raise
+            except BaseException as error:
+                if deadline is not None and deadline.abandoned:
+                    _close(coroutine, context)
+                    raise
+                waiting = run(coroutine.throw, error)
+            else:
+                waiting = run(coroutine.send, sent)
+    except StopIteration as stop:
+        return stop.value
+
+
+def _close(coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
+    try:
+        context.run(coroutine.close)
+    # A handler that swallows its own closing has nothing left to say to the caller.
+    except BaseException:
+        logger.warning("A handler kept running after its deadline and was abandoned", exc_info=True)
