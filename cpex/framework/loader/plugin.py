@@ -1,0 +1,163 @@
+"""From a plugin's configuration to a plugin that is ready to be registered."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import os
+import stat
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from cpex.framework.base import Plugin
+from cpex.framework.errors import PluginTimeoutError
+from cpex.framework.loader.kinds import PluginKindError, find_class, transport_class, transport_of
+from cpex.framework.models.config import PluginConfig
+
+__all__ = ["ALLOWED_PLUGIN_DIRS", "PluginKindError", "PluginLoader"]
+
+logger = logging.getLogger(__name__)
+
+ALLOWED_PLUGIN_DIRS = frozenset({"/var/lib/cpex/plugins", "/private/var/lib/cpex/plugins", str(Path.cwd())})
+"""The usual places for plugins. They restrict nothing here: whoever writes the configuration decides."""
+
+
+class PluginLoader:
+    """Finds plugin classes, makes plugins and initialises them.
+
+    Attributes:
+        plugin_dirs: Folders of the configuration that are searched before everything else, as absolute paths.
+    """
+
+    def __init__(self) -> None:
+        self._plugin_types: dict[str, type[Plugin]] = {}
+        self.plugin_dirs: list[str] = []
+
+    def append_to_search_path(self, plugin_dirs: Iterable[str], base: str | os.PathLike[str] | None = None) -> None:
+        """Search folders for plugin modules, and let those modules import what lies beside them.
+
+        A folder that is missing, or that anyone may write to, is named in a WARNING.
+
+        Args:
+            plugin_dirs: A relative one is looked for in the folder of `base`, then in the working directory.
+            base: The configuration file, or its folder.
+        """
+        for entry in plugin_dirs:
+            folder = _existing_folder(entry, base)
+            if folder is None:
+                logger.warning("Plugin folder %s does not exist; looked in %s", entry, _looked_in(entry, base))
+                continue
+            if folder.stat().st_mode & stat.S_IWOTH:
+                logger.warning("Plugin folder %s is world-writable: anyone on this machine can change plugins", folder)
+            if str(folder) not in self.plugin_dirs:
+                self.plugin_dirs.append(str(folder))
+            if str(folder) not in sys.path:
+                sys.path.append(str(folder))
+        # Files that were written a moment ago must be seen.
+        importlib.invalidate_caches()
+
+    def resolve_kind(self, kind: str) -> type[Plugin]:
+        """The class of plugins of a kind that runs in this process, imported; found once.
+
+        Raises:
+            PluginKindError: A `PluginError` and an `ImportError`: the kind does not lead to a plugin class.
+        """
+        found = self._plugin_types.get(kind)
+        if found is None:
+            found = self._plugin_types[kind] = find_class(kind, self.plugin_dirs)
+        return found
+
+    def resolve(self, config: PluginConfig) -> type[Plugin]:
+        """The class of one plugin: of its kind, or of the transport to where it runs.
+
+        Raises:
+            PluginKindError: A `PluginError` and an `ImportError`: there is no such class, or no such transport here.
+        """
+        transport = transport_of(config)
+        try:
+            if transport is None:
+                return self.resolve_kind(config.kind)
+            if transport not in self._plugin_types:
+                self._plugin_types[transport] = transport_class(transport)
+            return self._plugin_types[transport]
+        except PluginKindError as error:
+            error.error.plugin_name = config.name
+            raise
+
+    def construct(self, config: PluginConfig) -> Plugin:
+        """Make a plugin without initialising it.
+
+        Args:
+            config: The plugin gets a copy of its own, which it may change without effect on anything else.
+
+        Raises:
+            PluginKindError: A `PluginError` and an `ImportError`: there is no class to make it from.
+            Exception: Whatever the plugin's constructor raises.
+        """
+        cls = self.resolve(config)
+        if config.kind == "isolated_venv":
+            # mypy: the class of this transport takes the folders as well; it is known by its kind only.
+            return cls(config.private_copy(), list(self.plugin_dirs))  # type: ignore[arg-type]
+        return cls(config.private_copy())
+
+    async def load_and_instantiate_plugin(self, config: PluginConfig) -> Plugin | None:
+        """Make a plugin and initialise it.
+
+        When `initialize()` fails, runs out of time or is cancelled, the plugin is shut down before the failure goes on.
+
+        Returns:
+            The plugin; never `None` from this class, though a loader in its place may decline.
+
+        Raises:
+            PluginKindError: A `PluginError` and an `ImportError`: there is no class to make it from.
+            PluginTimeoutError: `initialize()` took longer than the plugin's `initialize_timeout_s`.
+            Exception: Whatever the plugin's constructor or `initialize()` raises.
+        """
+        plugin = self.construct(config)
+        limit = config.initialize_timeout_s
+        deadline = asyncio.timeout(limit)
+        try:
+            async with deadline:
+                await plugin.initialize()
+        except BaseException as error:
+            await _shut_down_quietly(plugin, config, limit)
+            # A TimeoutError of the plugin's own is its own failure.
+            if isinstance(error, TimeoutError) and deadline.expired():
+                raise PluginTimeoutError(
+                    f"Plugin {config.name} did not finish initialize() within {limit:g}s; see what it waits for, or "
+                    f"raise its `initialize_timeout_s`"
+                ) from error
+            raise
+        return plugin
+
+    async def shutdown(self) -> None:
+        """Forget the classes that were found. Modules stay imported."""
+        self._plugin_types.clear()
+
+
+async def _shut_down_quietly(plugin: Plugin, config: PluginConfig, limit: float) -> None:
+    """Release what a plugin acquired before its start failed."""
+    try:
+        async with asyncio.timeout(limit):
+            await plugin.shutdown()
+    # Plugin boundary: the failure of the start is the one to report.
+    except Exception:
+        logger.warning("Plugin %s could not be shut down after its start failed", config.name, exc_info=True)
+
+
+def _candidates(entry: str, base: str | os.PathLike[str] | None) -> list[Path]:
+    path = Path(entry).expanduser()
+    if path.is_absolute() or base is None:
+        return [path]
+    folder = Path(base) if Path(base).is_dir() else Path(base).parent
+    return [folder / path, path]
+
+
+def _existing_folder(entry: str, base: str | os.PathLike[str] | None) -> Path | None:
+    return next((path.resolve() for path in _candidates(entry, base) if path.is_dir()), None)
+
+
+def _looked_in(entry: str, base: str | os.PathLike[str] | None) -> str:
+    return ", ".join(dict.fromkeys(str(path.absolute()) for path in _candidates(entry, base)))

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from cpex.framework.loader.config import ConfigLoader
+from cpex.framework.loader.plugin import PluginLoader
+from cpex.framework.loader.trial import find_plugin_faults
+
+MODULE = """\
+from pydantic import BaseModel
+from cpex.framework.base import Plugin
+
+
+class Settings(BaseModel, extra="forbid"):
+    limit: int = 5
+    nested: dict[str, list[int]] = {}
+
+
+class Strict(Plugin):
+    def __init__(self, config):
+        super().__init__(config)
+        Settings.model_validate(config.config or {})
+
+    async def initialize(self):
+        raise AssertionError("a trial initialises nothing")
+
+    async def tool_pre_invoke(self, payload, context): ...
+
+    def tool_post_invoke(self, payload, context): ...
+
+
+class Broken(Plugin):
+    def __init__(self, config):
+        raise OSError("no disk with " + config.config["token"])
+"""
+
+CONFIG = """\
+plugins:
+  - {name: good, kind: e_trial.Strict, hooks: [tool_pre_invoke], config: {limit: 7}}
+  - {name: idle, kind: e_nowhere.Gone, mode: disabled}
+  - {name: gone, kind: e_trial.Stric, hooks: [tool_pre_invoke]}
+  - name: bad
+    kind: e_trial.Strict
+    hooks: [tool_pre_invoke]
+    config:
+      limit: many
+      limt: 5
+      nested: {a: [1, x]}
+  - {name: hooks, kind: e_trial.Strict, hooks: [tool_pre_invok, tool_post_invoke]}
+  - {name: broken, kind: e_trial.Broken, hooks: [tool_pre_invoke], config: {token: "{{ env.TOKEN }}"}}
+"""
+
+
+def test_everything_that_keeps_plugins_from_starting_is_found_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "e_trial.py").write_text(MODULE)
+    loader = PluginLoader()
+    loader.append_to_search_path([str(tmp_path)])
+    loaded = ConfigLoader.load_text(CONFIG, file="c.yaml", env={"TOKEN": "hunter2"})
+    *others, broken = faults = find_plugin_faults(loaded, loader)
+    assert [(fault.code, fault.location, fault.path) for fault in faults] == [
+        ("config-kind", "c.yaml:4:24", "plugins[2].kind"),
+        ("config-type", "c.yaml:9:14", "plugins[3].config.limit"),
+        ("config-unknown-key", "c.yaml:10:7", "plugins[3].config.limt"),
+        ("config-type", "c.yaml:11:23", "plugins[3].config.nested.a[1]"),
+        ("config-unknown-hook", "c.yaml:12:49", "plugins[4].hooks[0]"),
+        ("config-unknown-hook", "c.yaml:12:65", "plugins[4].hooks[1]"),
+        ("config-plugin-construct", "c.yaml:13:76", "plugins[5].config"),
+    ]
+    assert [fault.message for fault in others[:4]] == [
+        "kind `e_trial.Stric`: module `e_trial` has no class `Stric`; did you mean `Strict`?",
+        "`limit` of plugin `bad` must be a whole number, not text",
+        "unknown key `limt` of plugin `bad`",
+        "an entry of `a` of plugin `bad` must be a whole number, not text",
+    ]
+    assert broken.render() == (
+        "error: plugin `broken` cannot be constructed: OSError: no disk with {{ env.TOKEN }} "
+        "[config-plugin-construct]\n"
+        "  at c.yaml:13:76 (plugins[5].config)\n"
+        "  help: look at its settings under `config:`"
+    )
