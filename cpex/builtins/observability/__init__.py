@@ -1,0 +1,1 @@
+"""Plugins that tell what went through the hooks: an audit log, OpenTelemetry spans, Prometheus metrics."""

@@ -1,0 +1,1 @@
+"""Plugins that keep personal data from where it does not belong."""

@@ -1,0 +1,1 @@
+"""Plugins that decide what an agent may do and how much of it."""

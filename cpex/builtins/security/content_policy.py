@@ -1,0 +1,135 @@
+"""The content policy: words and patterns that must not pass, in any string of what an agent sends or gets."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from cpex.builtins.content import content_of
+from cpex.builtins.security.content_rules import DEFAULT_RULES, ContentRule
+from cpex.builtins.security.matching import RuleSet
+from cpex.builtins.text import Leaf, StructureTooLargeError, leaves
+from cpex.framework import Plugin, PluginConfig, PluginContext, PluginPayload, PluginResult, PluginViolation
+
+__all__ = ["ContentPolicyPlugin", "ContentPolicySettings"]
+
+CODE = "CONTENT_POLICY_VIOLATION"
+CODE_TOO_LARGE = "CONTENT_TOO_LARGE"
+
+
+class ContentPolicySettings(BaseModel, extra="forbid", frozen=True):
+    """What must not pass, and how hard is looked for it."""
+
+    rules: list[ContentRule] = []
+    """Rules with a name, tried in this order, before the built-in ones."""
+    blocked_words: list[str] = []
+    """Short for a rule `blocked_words` with these words."""
+    blocked_patterns: list[str] = []
+    """Short for a rule `blocked_patterns` with these patterns."""
+    default_rules: bool | list[str] = True
+    """Whether the built-in rules apply, or the names of those that do."""
+    normalise: bool = True
+    """Whether look-alike letters, wide forms and invisible characters are seen through."""
+    max_text_chars: int = Field(default=1_000_000, ge=1)
+    """Characters that are searched in one payload."""
+    on_oversize: Literal["deny", "allow"] = "deny"
+    """What becomes of a payload with more; `allow` searches the first ones and says so in the metadata."""
+
+    @field_validator("default_rules")
+    @classmethod
+    def _check_names(cls, value: bool | list[str]) -> bool | list[str]:
+        known = [rule.name for rule in DEFAULT_RULES]
+        if isinstance(value, list) and (unknown := [name for name in value if name not in known]):
+            raise ValueError(f"unknown built-in rules {unknown}; known: {', '.join(known)}")
+        return value
+
+    def all_rules(self) -> list[ContentRule]:
+        """Every rule that applies, in the order of trial.
+
+        Raises:
+            ValueError: Two rules have one name.
+        """
+        rules = list(self.rules)
+        if self.blocked_words:
+            rules.append(ContentRule(name="blocked_words", words=self.blocked_words))
+        if self.blocked_patterns:
+            rules.append(ContentRule(name="blocked_patterns", patterns=self.blocked_patterns))
+        chosen = self.default_rules
+        rules += [rule for rule in DEFAULT_RULES if chosen is True or (chosen and rule.name in chosen)]
+        names = [rule.name for rule in rules]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"content rules share the names {twice}; give each its own, or leave out the built-in one")
+        return rules
+
+
+class ContentPolicyPlugin(Plugin):
+    """Denies content that breaks a rule, and says which rule and where, never what it was.
+
+    Searches every string and dict key of the content, at any depth, on every hook that the configuration lists. Codes:
+    `CONTENT_POLICY_VIOLATION`, with `details` of `rule`, `path` and `hook`; `CONTENT_TOO_LARGE` when there is more than
+    will be searched. The time grows linearly with the text, whatever it says.
+
+    Source: docs/plugins/content_policy.md.
+    """
+
+    def __init__(self, config: PluginConfig) -> None:
+        """Validate the settings and compile the rules.
+
+        Raises:
+            pydantic.ValidationError: A setting is unknown or does not fit.
+            ValueError: A pattern cannot be run in linear time, or two rules share a name.
+        """
+        super().__init__(config)
+        self._settings = ContentPolicySettings.model_validate(config.config or {})
+        self._rules = RuleSet(self._settings.all_rules(), normalise=self._settings.normalise)
+
+    async def _judge(self, payload: PluginPayload, context: PluginContext) -> PluginResult[Any]:
+        """Deny the payload when any of its text breaks a rule."""
+        content = content_of(payload)
+        texts, excess = _gathered(content.values(payload), self._settings.max_text_chars)
+        if self._rules.may_be_broken((leaf.text for leaf in texts), content.hook):
+            for leaf in texts:
+                if rule := self._rules.first_broken(leaf, content.hook):
+                    return _denied(rule, leaf, content.hook)
+        return self._oversize(excess) if excess else PluginResult()
+
+    tool_pre_invoke = prompt_pre_fetch = resource_pre_fetch = agent_pre_invoke = _judge
+    tool_post_invoke = prompt_post_fetch = resource_post_fetch = agent_post_invoke = _judge
+
+    def _oversize(self, what: str) -> PluginResult[Any]:
+        if self._settings.on_oversize == "allow":
+            return PluginResult(metadata={self.name: {"not_searched": what}})
+        violation = PluginViolation(
+            reason="Content too large for the content policy",
+            description=f"Content that was not searched in full is not passed on: {what}.",
+            code=CODE_TOO_LARGE,
+            details={"max_text_chars": self._settings.max_text_chars},
+        )
+        return PluginResult(continue_processing=False, violation=violation)
+
+
+def _gathered(values: dict[str, Any], max_chars: int) -> tuple[list[Leaf], str]:
+    """The strings up to a number of characters, and what there is too much of, if anything."""
+    found: list[Leaf] = []
+    left = max_chars
+    try:
+        for leaf in chain.from_iterable(leaves(value, name) for name, value in values.items()):
+            found.append(leaf if len(leaf.text) <= left else leaf._replace(text=leaf.text[:left]))
+            left -= len(leaf.text)
+            if left < 0:
+                return found, f"more than {max_chars} characters of text"
+    except StructureTooLargeError as error:
+        return found, str(error)
+    return found, ""
+
+
+def _denied(rule: ContentRule, leaf: Leaf, hook: str) -> PluginResult[Any]:
+    violation = PluginViolation(
+        reason=f"Content rule '{rule.name}' matched",
+        description=rule.description,
+        code=CODE,
+        details={"rule": rule.name, "path": leaf.path, "hook": hook},
+    )
+    return PluginResult(continue_processing=False, violation=violation)

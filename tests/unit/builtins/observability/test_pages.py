@@ -1,0 +1,109 @@
+"""The plugins' pages say what the plugins do."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from pydantic import BaseModel
+
+from cpex.builtins.observability._metric_set import Shape, metric_set
+from cpex.builtins.observability.audit_log import AuditLogPlugin, AuditLogSettings
+from cpex.builtins.observability.metrics import MetricsPlugin, MetricsSettings
+from cpex.builtins.observability.request_tracer import RequestTracerPlugin, RequestTracerSettings
+from cpex.framework import GlobalContext, PluginConfig, ToolPreInvokePayload, clock
+
+PAGES = Path(__file__).parents[4] / "docs" / "plugins"
+PLUGINS = [
+    ("audit_log", AuditLogPlugin, AuditLogSettings),
+    ("request_tracer", RequestTracerPlugin, RequestTracerSettings),
+    ("metrics", MetricsPlugin, MetricsSettings),
+]
+
+
+def page(name: str) -> str:
+    return (PAGES / f"{name}.md").read_text()
+
+
+def block(name: str, language: str) -> str:
+    found = re.search(rf"^```{language}\n(.*?)^```$", page(name), re.DOTALL | re.MULTILINE)
+    assert found
+    return found[1]
+
+
+def configured(name: str) -> dict[str, Any]:
+    entry: dict[str, Any] = yaml.safe_load(block(name, "yaml"))["plugins"][0]
+    return entry
+
+
+def rows(name: str, heading: str) -> list[list[str]]:
+    section = page(name).split(f"## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+@pytest.mark.parametrize(("name", "plugin", "settings"), PLUGINS)
+def test_the_example_is_a_valid_configuration(name: str, plugin: Any, settings: type[BaseModel]) -> None:
+    entry = configured(name)
+    assert entry["kind"] == f"observability.{plugin.__name__}"
+    plugin(PluginConfig.model_validate(entry))
+
+
+@pytest.mark.parametrize(("name", "plugin", "settings"), PLUGINS)
+def test_every_setting_is_described_with_its_default(name: str, plugin: Any, settings: type[BaseModel]) -> None:
+    described = {row[0].strip("`"): row[1].strip("`") for row in rows(name, "Settings")}
+    assert list(described) == list(settings.model_fields)
+    for setting, field in settings.model_fields.items():
+        if isinstance(field.default, bool | int | float | str | Path):
+            assert described[setting] == str(field.default).replace("True", "true").replace("False", "false")
+
+
+def test_every_metric_is_described_with_its_labels() -> None:
+    registry = CollectorRegistry()
+    metric_set(Shape("cpex", (1.0,), False, 1), registry)
+    described = {row[0].strip("`"): re.findall(r"`(\w+)`", row[1]) for row in rows("metrics", "Metrics")}
+    made = {
+        metric.name + ("_total" if metric.type == "counter" else ""): metric.documentation
+        for metric in registry.collect()
+    }
+    assert set(described) == set(made)
+    assert described["cpex_plugin_turns_missed_total"] == ["plugin", "hook", "status"]
+
+
+def test_heavy_libraries_are_not_loaded_before_a_plugin_runs() -> None:
+    program = (
+        "import sys, cpex.builtins.observability.audit_log, cpex.builtins.observability.metrics, "
+        "cpex.builtins.observability.request_tracer; "
+        "print([name for name in ('opentelemetry', 'prometheus_client') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+async def test_the_audit_page_shows_what_is_written(
+    running: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    entry = configured("audit_log") | {"kind": f"{AuditLogPlugin.__module__}.AuditLogPlugin"}
+    with clock.use_clock(clock.FixedClock(datetime(2030, 1, 1, 12, tzinfo=UTC))):
+        async with running(entry) as manager:
+            await manager.invoke_hook(
+                "tool_pre_invoke",
+                ToolPreInvokePayload(name="search", args={"q": "weather"}),
+                GlobalContext(request_id="r1", user="ann", metadata={"session_id": "s1"}),
+            )
+    shown = {each["type"]: each for each in map(json.loads, block("audit_log", "json").splitlines())}
+    written = [json.loads(line) for line in lines(tmp_path / "cpex-audit.jsonl")]
+    assert {each["type"]: each for each in written} == shown
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines()

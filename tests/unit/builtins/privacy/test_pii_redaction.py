@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from cpex.builtins.content import CONTENT_HOOKS
+from cpex.builtins.privacy.pii_redaction import PIIRedactionPlugin
+from cpex.builtins.text import StructureTooLargeError
+from cpex.framework import (
+    AgentPostInvokePayload,
+    AgentPreInvokePayload,
+    GlobalContext,
+    PluginConfig,
+    PluginContext,
+    PluginPayload,
+    PluginResult,
+    PluginViolation,
+    PromptPosthookPayload,
+    PromptPrehookPayload,
+    ResourcePostFetchPayload,
+    ResourcePreFetchPayload,
+    ToolPostInvokePayload,
+    ToolPreInvokePayload,
+)
+
+Configure = Callable[..., PluginConfig]
+
+CARD, MAIL, PHONE, SSN = "4111 1111 1111 1111", "joe@example.com", "212-736-5000", "123-45-6789"
+IBAN, IP = "GB82 WEST 1234 5698 7654 32", "10.20.30.40"
+KEY = "a secret of some length"
+
+
+async def redact(plugin: PIIRedactionPlugin, value: Any) -> Any:
+    """What becomes of a tool's result."""
+    context = PluginContext(global_context=GlobalContext(request_id="r"))
+    result = await plugin.tool_post_invoke(ToolPostInvokePayload(name="t", result=value), context)
+    return value if result.modified_payload is None else result.modified_payload.result
+
+
+async def test_every_type_is_replaced_by_its_label(configure: Configure) -> None:
+    text = f"{CARD}; {MAIL}; {PHONE}; {SSN}; {IBAN}; {IP}"
+    assert await redact(PIIRedactionPlugin(configure()), text) == (
+        "[CARD-REDACTED]; [EMAIL-REDACTED]; [PHONE-REDACTED]; [SSN-REDACTED]; [IBAN-REDACTED]; [IP-REDACTED]"
+    )
+
+
+async def test_nested_values_and_keys_are_redacted_and_counted(configure: Configure, context: PluginContext) -> None:
+    args = {"to": [MAIL, {"cc": (MAIL, None, True, 2.5)}], MAIL: {"card": CARD}, "note": "nothing"}
+    before = copy.deepcopy(args)
+    payload = ToolPreInvokePayload(name="t", args=args)
+    result = await PIIRedactionPlugin(configure()).tool_pre_invoke(payload, context)
+    assert result.continue_processing
+    assert result.modified_payload is not None
+    assert result.modified_payload.args == {
+        "to": ["[EMAIL-REDACTED]", {"cc": ("[EMAIL-REDACTED]", None, True, 2.5)}],
+        "[EMAIL-REDACTED]": {"card": "[CARD-REDACTED]"},
+        "note": "nothing",
+    }
+    assert result.metadata == {"guard": {"pii": {"email": 3, "card": 1}}}
+    assert payload.args == args == before
+
+
+async def test_a_payload_without_personal_data_is_left_as_it_is(configure: Configure, context: PluginContext) -> None:
+    payload = ToolPreInvokePayload(name="t", args={"date": "2024-05-20", "at": "06:00:00", "id": 4421486, "n": None})
+    result = await PIIRedactionPlugin(configure()).tool_pre_invoke(payload, context)
+    assert (result.modified_payload, result.metadata) == (None, {})
+
+
+PAYLOADS: dict[str, tuple[PluginPayload, str]] = {
+    "tool_pre_invoke": (ToolPreInvokePayload(name="t", args={"a": MAIL}), "args"),
+    "tool_post_invoke": (ToolPostInvokePayload(name="t", result=MAIL), "result"),
+    "prompt_pre_fetch": (PromptPrehookPayload(prompt_id="p", args={"a": MAIL}), "args"),
+    "prompt_post_fetch": (PromptPosthookPayload(prompt_id="p", result={"messages": [{"text": MAIL}]}), "result"),
+    "resource_pre_fetch": (ResourcePreFetchPayload(uri=f"db:{MAIL}", metadata={"a": MAIL}), "metadata"),
+    "resource_post_fetch": (ResourcePostFetchPayload(uri="db:1", content=MAIL.encode()), "content"),
+    "agent_pre_invoke": (AgentPreInvokePayload(agent_id="a", messages=[{"content": MAIL}]), "messages"),
+    "agent_post_invoke": (AgentPostInvokePayload(agent_id="a", messages=[], tool_calls=[{"q": MAIL}]), "tool_calls"),
+}
+
+
+@pytest.mark.parametrize("hook", CONTENT_HOOKS)
+async def test_every_hook_that_carries_content_is_covered(
+    configure: Configure, context: PluginContext, hook: str
+) -> None:
+    payload, field = PAYLOADS[hook]
+    result: PluginResult[Any] = await getattr(PIIRedactionPlugin(configure()), hook)(payload, context)
+    changed = result.modified_payload
+    assert type(changed) is type(payload)
+    assert MAIL not in str(getattr(changed, field))
+    assert "[EMAIL-REDACTED]" in str(getattr(changed, field))
+    assert getattr(changed, "uri", "") == getattr(payload, "uri", ""), "what is fetched stays the same"
+    assert result.metadata == {"guard": {"pii": {"email": 1}}}
+
+
+async def test_a_mask_keeps_the_shape_and_the_end(configure: Configure) -> None:
+    plugin = PIIRedactionPlugin(configure(mode="mask"))
+    assert [await redact(plugin, text) for text in (CARD, MAIL, PHONE, SSN, IBAN, IP)] == [
+        "**** **** **** 1111",
+        "j***@example.com",
+        "***-***-5000",
+        "***-**-6789",
+        "**** **** **** **** **54 32",
+        "**.**.**.**",
+    ]
+
+
+async def test_a_hash_is_equal_for_equal_data_under_one_key(configure: Configure) -> None:
+    plugin = PIIRedactionPlugin(configure(mode="hash", hash_key=KEY))
+    one, two = await redact(plugin, CARD), await redact(plugin, CARD.replace(" ", "-"))
+    assert one == two
+    assert one.startswith("[CARD-REDACTED#")
+    assert one != await redact(plugin, "5500 0000 0000 0004")
+    assert one != await redact(PIIRedactionPlugin(configure(mode="hash", hash_key=KEY[::-1])), CARD)
+
+
+async def test_labels_types_and_exceptions_can_be_set(configure: Configure) -> None:
+    plugin = PIIRedactionPlugin(
+        configure(
+            types=["email", "ip"],
+            replacements={"ip": "<address>"},
+            allow=["*@EXAMPLE.com"],
+            exempt_keys=["Recipient*"],
+            redact_keys=False,
+        )
+    )
+    value = {"recipient_mail": "ann@x.org", "text": f"{MAIL} ann@x.org {IP} {CARD}", IP: 1}
+    assert await redact(plugin, value) == {
+        "recipient_mail": "ann@x.org",
+        "text": f"{MAIL} [EMAIL-REDACTED] <address> {CARD}",
+        IP: 1,
+    }
+
+
+async def test_integers_are_cards_by_network_and_social_security_numbers_by_key(configure: Configure) -> None:
+    value = {"card": 4111111111111111, "id": 2127365000, "nine": 123456789, "ssn": [123456789], "big": 10**400}
+    assert await redact(PIIRedactionPlugin(configure()), value) == {
+        "card": "[CARD-REDACTED]",
+        "id": 2127365000,
+        "nine": 123456789,
+        "ssn": ["[SSN-REDACTED]"],
+        "big": 10**400,
+    }
+    assert await redact(PIIRedactionPlugin(configure(numbers=False)), value) == value
+    assert await redact(PIIRedactionPlugin(configure(allow=["4111*"], exempt_keys=["ssn"])), value) == value
+    assert await redact(PIIRedactionPlugin(configure(types=["email"])), value) == value
+
+
+async def test_with_action_block_the_call_is_denied_with_the_counts_only(
+    configure: Configure, context: PluginContext
+) -> None:
+    plugin = PIIRedactionPlugin(configure(action="block"))
+    result = await plugin.tool_pre_invoke(ToolPreInvokePayload(name="t", args={"a": [MAIL, CARD, MAIL]}), context)
+    assert result.modified_payload is None
+    assert result.violation == PluginViolation(
+        reason="Personal data found: card, email",
+        description="The content holds personal data that must not be passed on.",
+        code="PII_DETECTED",
+        details={"pii": {"email": 2, "card": 1}},
+    )
+    uri = ResourcePreFetchPayload(uri=f"db:{MAIL}")
+    assert not (await plugin.resource_pre_fetch(uri, context)).continue_processing
+    clean = ToolPreInvokePayload(name="t", args={"a": "x"})
+    assert (await plugin.tool_pre_invoke(clean, context)).continue_processing
+
+
+async def test_content_that_cannot_be_searched_is_an_error_not_a_pass(configure: Configure) -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    payload = ToolPostInvokePayload.model_construct(name="t", result=loop)
+    context = PluginContext(global_context=GlobalContext(request_id="r"))
+    with pytest.raises(StructureTooLargeError):
+        await PIIRedactionPlugin(configure()).tool_post_invoke(payload, context)
+
+
+MODES: list[dict[str, Any]] = [
+    {},
+    {"mode": "mask"},
+    {"mode": "hash", "hash_key": KEY},
+    {"replacements": {"card": "", "email": "x", "phone": " "}},
+]
+
+
+@settings(max_examples=200)
+@given(
+    parts=st.lists(
+        st.sampled_from([CARD, MAIL, PHONE, SSN, IBAN, IP, "+44 20 7946 0958", "fe80::1", "1111", " ", "-", "."])
+        | st.text("0123456789 -.:@()+aF", max_size=6),
+        max_size=8,
+    ),
+    mode=st.sampled_from(MODES),
+)
+async def test_redacting_twice_is_the_same_as_redacting_once(parts: list[str], mode: dict[str, Any]) -> None:
+    plugin = PIIRedactionPlugin(PluginConfig(name="guard", kind="x.Y", config=mode))
+    once = await redact(plugin, "".join(parts))
+    assert await redact(plugin, once) == once
+
+
+@pytest.mark.parametrize(
+    ("settings_", "part"),
+    [
+        ({"type": ["email"]}, "type"),
+        ({"types": ["emial"]}, "types.0"),
+        ({"mode": "hash"}, "mode `hash` needs `hash_key`, a secret of at least 16 characters"),
+        ({"mode": "hash", "hash_key": "short"}, "mode `hash` needs `hash_key`, a secret of at least 16 characters"),
+        (
+            {"replacements": {"email": "x@y.org"}},
+            "replacement for `email` has a digit, `@` or `:` and could be taken for personal data",
+        ),
+    ],
+)
+def test_settings_that_make_no_sense_stop_the_start(configure: Configure, settings_: dict[str, Any], part: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        PIIRedactionPlugin(configure(**settings_))
+    assert part in str(raised.value)
+
+
+def test_a_region_without_a_numbering_plan_stops_the_start(configure: Configure) -> None:
+    with pytest.raises(ValueError) as raised:
+        PIIRedactionPlugin(configure(phone_regions=["US", "Germany"]))
+    assert str(raised.value) == "unknown phone region `Germany`; write two upper-case letters, such as US or DE"

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from cpex.builtins.security.token_budget import TokenBudgetPlugin
+from cpex.framework import (
+    GlobalContext,
+    PluginConfig,
+    PluginContext,
+    PluginResult,
+    PluginViolation,
+    ToolPostInvokePayload,
+    ToolPreInvokePayload,
+    clock,
+)
+from cpex.framework.extensions import AgentExtension, Extensions
+
+Configure = Callable[..., PluginConfig]
+
+
+def session(name: str, request_id: str = "r1") -> PluginContext:
+    return PluginContext(global_context=GlobalContext(request_id=request_id, metadata={"session_id": name}))
+
+
+async def spend(plugin: TokenBudgetPlugin, tokens: int, context: PluginContext) -> PluginResult[Any]:
+    """Call a tool whose arguments cost so many tokens by the default estimate: four bytes each."""
+    payload = ToolPreInvokePayload(name="t", args={"q": "x" * (4 * tokens - len('{"q":""}'))})
+    return await plugin.tool_pre_invoke(payload, context)
+
+
+def outcome(*, allowed: bool, violation: PluginViolation | None = None, request_id: str = "r1") -> SimpleNamespace:
+    return SimpleNamespace(hook="tool_pre_invoke", request_id=request_id, allowed=allowed, violation=violation)
+
+
+async def test_a_call_beyond_the_budget_is_denied_with_the_figures(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=20))
+    assert (await spend(plugin, 12, session("s"))).metadata == {"guard": {"tokens": 12, "used": 12, "remaining": 8}}
+    result = await spend(plugin, 9, session("s"))
+    assert not result.continue_processing
+    assert result.violation == PluginViolation(
+        reason="Token budget of 20 exceeded",
+        description="12 tokens are spent and this call needs 9 more.",
+        code="TOKEN_BUDGET_EXCEEDED",
+        details={"used": 12, "budget": 20, "requested": 9, "key": "session"},
+        http_status_code=429,
+    )
+    assert result.denial_metadata == {"used": 12, "budget": 20, "requested": 9}
+    assert (await spend(plugin, 8, session("s"))).continue_processing, "what was denied was not charged"
+
+
+async def test_without_config_a_budget_of_a_hundred_thousand_holds(configure: Configure, context: PluginContext) -> None:
+    plugin = TokenBudgetPlugin(configure())
+    assert (await spend(plugin, 100_000, context)).continue_processing
+    assert not (await spend(plugin, 3, context)).continue_processing
+
+
+async def test_each_session_has_its_own_budget(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=10))
+    await spend(plugin, 10, session("one"))
+    assert (await spend(plugin, 10, session("two"))).continue_processing
+    agent = Extensions(agent=AgentExtension(session_id="three"))
+    payload = ToolPreInvokePayload(name="t", args={"q": "x" * 20})
+    assert (await plugin.tool_pre_invoke(payload, session("one"), agent)).continue_processing
+
+
+async def test_results_are_charged_to_the_same_budget(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=10))
+    await spend(plugin, 6, session("s"))
+    result = await plugin.tool_post_invoke(ToolPostInvokePayload(name="t", result="x" * 20), session("s"))
+    assert result.violation is not None
+    assert result.violation.details == {"used": 6, "budget": 10, "requested": 5, "key": "session"}
+
+
+async def test_with_a_period_a_denial_says_when_to_come_back(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=10, period_s=60))
+    time = clock.FixedClock(datetime(2024, 5, 20, tzinfo=UTC))
+    with clock.use_clock(time):
+        await spend(plugin, 10, session("s"))
+        time.advance(29.5)
+        denied = await spend(plugin, 5, session("s"))
+        assert denied.violation is not None
+        assert denied.violation.http_headers == {"Retry-After": "31"}
+        time.advance(30.5)
+        assert (await spend(plugin, 10, session("s"))).continue_processing
+
+
+async def test_a_call_that_no_period_could_hold_gets_no_retry_after(configure: Configure) -> None:
+    denied = await spend(TokenBudgetPlugin(configure(budget=10, period_s=60)), 11, session("s"))
+    assert denied.violation is not None
+    assert denied.violation.http_headers is None
+
+
+async def test_a_call_that_a_later_plugin_denied_costs_nothing(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=10))
+    await spend(plugin, 10, session("s"))
+    await plugin.hook_completed(outcome(allowed=False))
+    assert (await spend(plugin, 10, session("s"))).continue_processing
+
+
+async def test_a_call_that_happened_stays_charged_and_is_settled_once(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=10))
+    await spend(plugin, 10, session("s"))
+    await plugin.hook_completed(outcome(allowed=True))
+    await plugin.hook_completed(outcome(allowed=False))
+    assert not (await spend(plugin, 3, session("s"))).continue_processing
+
+
+async def test_our_own_denial_does_not_refund_another_call_of_the_request(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=10))
+    await spend(plugin, 10, session("s"))
+    denied = await spend(plugin, 5, session("s"))
+    assert denied.violation is not None
+    denied.violation.plugin_name = "guard"
+    await plugin.hook_completed(outcome(allowed=False, violation=denied.violation))
+    assert not (await spend(plugin, 5, session("s"))).continue_processing
+
+
+async def test_a_named_tokenizer_counts(configure: Configure, context: PluginContext) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=1000, tokenizer="builtins:str.split"))
+    result = await plugin.tool_post_invoke(ToolPostInvokePayload(name="t", result="one two  three"), context)
+    assert result.metadata == {"guard": {"tokens": 3, "used": 3, "remaining": 997}}
+
+
+async def test_forgetting_sessions_is_warned_about_once(
+    configure: Configure, caplog: pytest.LogCaptureFixture
+) -> None:
+    plugin = TokenBudgetPlugin(configure(max_sessions=1))
+    with caplog.at_level(logging.WARNING):
+        for name in "abc":
+            await spend(plugin, 5, session(name))
+    assert [record.getMessage() for record in caplog.records] == [
+        "plugin `guard` holds more than 1 conversations and forgets those idle longest, with what they spent;"
+        " raise `max_sessions`"
+    ]
+
+
+@pytest.mark.parametrize("settings", [{"budget": 0}, {"period_s": 0}, {"period_s": float("inf")}, {"bugdet": 5}])
+def test_settings_that_make_no_sense_stop_the_start(configure: Configure, settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(settings))):
+        TokenBudgetPlugin(configure(**settings))
