@@ -406,6 +406,13 @@ async def _shut_down_quietly(plugin: Plugin) -> None:
         logger.exception("Plugin %s failed to shut down", plugin.name)
 
 
+def _conflict(argument: str) -> str:
+    return (
+        f"PluginManager already has another `{argument}` in this process; call PluginManager.reset() first, or use "
+        "TenantPluginManager"
+    )
+
+
 class PluginManager(TenantPluginManager):
     """The manager with one state for the whole process: every instance is the same manager.
 
@@ -470,14 +477,15 @@ class PluginManager(TenantPluginManager):
             executor = self._get_executor()
         if timeout != DEFAULT_PLUGIN_TIMEOUT:
             executor.timeout = timeout
-        if hook_policies:
-            if not executor.hook_policies:
-                executor.hook_policies = dict(hook_policies)
-            elif hook_policies != executor.hook_policies:
-                logger.warning("Hook policies are already set and stay as they are; reset() first to replace them")
+        if hook_policies and hook_policies != executor.hook_policies:
+            if executor.hook_policies:
+                raise ValueError(_conflict("hook_policies"))
+            executor.hook_policies = dict(hook_policies)
         if default_hook_policy is not None:
             executor.default_hook_policy = DefaultHookPolicy(default_hook_policy)
-        if observability is not None and executor.observability is None:
+        if observability is not None and observability is not executor.observability:
+            if executor.observability is not None:
+                raise ValueError(_conflict("observability"))
             executor.observability = observability
 
     @classmethod

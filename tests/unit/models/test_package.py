@@ -17,7 +17,7 @@ def test_every_public_model_has_its_address_in_the_package():
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'PluginConfg'"):
-        models.PluginConfg  # noqa: B018
+        models.PluginConfg
 
 
 @pytest.mark.parametrize(

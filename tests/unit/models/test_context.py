@@ -1,0 +1,68 @@
+"""What plugins are told about a request."""
+
+from datetime import UTC, datetime
+
+import pytest
+from pydantic import ValidationError
+
+from cpex.framework.models import GlobalContext, PluginContext, UserContext
+
+
+def context(**values):
+    return PluginContext(global_context=GlobalContext(**{"request_id": "r", **values}))
+
+
+def test_containers_are_fresh_for_every_request():
+    first, second = GlobalContext(request_id="1"), GlobalContext(request_id="2")
+    first.state["a"] = 1
+    first.metadata["b"] = 2
+
+    assert (second.state, second.metadata) == ({}, {})
+
+
+def test_content_types_are_short_and_printable():
+    assert GlobalContext(request_id="1", content_type="a" * 200).content_type == "a" * 200
+    with pytest.raises(ValidationError, match="too long"):
+        GlobalContext(request_id="1", content_type="a" * 201)
+    with pytest.raises(ValidationError, match="invalid characters"):
+        GlobalContext(request_id="1", content_type="text/plain\r\nX: y")
+
+
+@pytest.mark.parametrize(
+    ("values", "email"),
+    [
+        ({"user": "a@x"}, "a@x"),
+        ({"user": {"email": "b@x"}}, "b@x"),
+        ({"user": {"id": 1}}, None),
+        ({}, None),
+        ({"user": "a@x", "user_context": UserContext(user_id="1", email="c@x")}, "c@x"),
+        ({"user": "a@x", "user_context": UserContext(user_id="1")}, None),
+    ],
+)
+def test_the_e_mail_address_is_the_user_contexts_where_there_is_one(values, email):
+    assert context(**values).user_email == email
+
+
+def test_groups_are_those_of_the_user_context():
+    user = UserContext(user_id="1", groups=["g"], authenticated_at=datetime(2030, 1, 1, tzinfo=UTC))
+
+    assert context(user_context=user).user_groups == ["g"]
+    assert context(user_context=user).user_context == user
+    assert context().user_groups == []
+
+
+async def test_state_is_kept_until_it_is_cleaned_up():
+    mine = context()
+    assert mine.is_empty()
+
+    mine.set_state("a", 1)
+    mine.metadata["b"] = 2
+
+    assert (mine.get_state("a"), mine.get_state("missing", 7), mine.is_empty()) == (1, 7, False)
+    await mine.cleanup()
+    assert (mine.state, mine.metadata, mine.is_empty()) == ({}, {}, True)
+
+
+def test_a_context_with_shared_state_is_not_empty_and_shared_metadata_do_not_count():
+    assert not context(state={"a": 1}).is_empty()
+    assert context(metadata={"a": 1}).is_empty()
