@@ -30,6 +30,7 @@ from cpex.framework.pipeline.call import (
     RESERVED_INTERNAL_METADATA_KEYS,
     ExecutionContext,
     PhaseState,
+    empty_result,
 )
 from cpex.framework.pipeline.executor import Executor
 from cpex.framework.registry import PluginInstanceRegistry
@@ -333,7 +334,7 @@ class TenantPluginManager(_ManagerState):
         """
         plan = self._registry.plan(hook_type)
         if plan is None:
-            return PluginResult(), dict(local_contexts) if local_contexts else None
+            return empty_result(), dict(local_contexts) if local_contexts else None
         executor = self._executor if self._executor is not None else self._get_executor()
         return await executor.run(plan, payload, global_context, local_contexts, violations_as_exceptions, extensions)
 

@@ -76,7 +76,7 @@ class PhoneFinder:
 
     def _loaded(self) -> Any:
         if self._library is None:
-            # A numbering plan library is a second of start-up; text without digits never needs it.
+            # Most text never needs the numbering plans, and they are large.
             import phonenumbers
 
             lengths: set[int] = set()

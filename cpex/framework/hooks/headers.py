@@ -79,10 +79,12 @@ def warns_of_headers(class_name: str) -> AfterValidator:
 
     def check(headers: HttpHeaderPayload | None) -> HttpHeaderPayload | None:
         if headers is not None:
-            filename, line, module = _places.get(text) or _places.setdefault(text, _calling_place())
-            # The interpreter forgets repetitions by place and registry. Both are fixed here, because a host that builds
-            # payloads in many places should not hear of each, while a changed filter should still be obeyed.
-            warnings.warn_explicit(text, DeprecationWarning, filename, line, module, _registry)
+            # The interpreter tells repetitions by registry, text and line. Once a warning was shown its place is kept,
+            # so that a host that builds payloads in many places hears of it once; a changed filter is still obeyed.
+            place = _places.get(text)
+            if place is None or (text, DeprecationWarning, place[1]) not in _registry:
+                place = _places[text] = _calling_place()
+            warnings.warn_explicit(text, DeprecationWarning, *place, _registry)
         return headers
 
     return AfterValidator(check)

@@ -177,4 +177,4 @@ def _declared_reply(result_class: Any) -> type[Any] | None:
     if len(named) != 1:
         return None
     reply = get_origin(named[0]) or named[0]
-    return reply if isinstance(reply, type) else None
+    return reply if isinstance(reply, type) and reply is not Any else None

@@ -200,11 +200,9 @@ def _no_class(kind: str, module: ModuleType, name: str) -> str:
 def _where_to_put(kind: str) -> str:
     known = sorted({*registered_kinds(), "external", "isolated_venv"})
     near = closest(kind, known)
-    if near:
-        return f"did you mean `{near}`?"
-    return (
-        f"add the folder of the module to `plugin_dirs`, or install its package; registered kinds: {join_names(known)}"
-    )
+    hint = f"did you mean `{near}`? if not, " if near else ""
+    listed = "" if near else f"; registered kinds: {join_names(known)}"
+    return f"{hint}add the folder of the module to `plugin_dirs`, or install its package{listed}"
 
 
 def _distribution(entry: EntryPoint) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import importlib
 import logging
 import os
@@ -20,7 +21,16 @@ __all__ = ["ALLOWED_PLUGIN_DIRS", "PluginKindError", "PluginLoader"]
 
 logger = logging.getLogger(__name__)
 
-ALLOWED_PLUGIN_DIRS = frozenset({"/var/lib/cpex/plugins", "/private/var/lib/cpex/plugins", str(Path.cwd())})
+
+def _usual_folders() -> frozenset[str]:
+    folders = {"/var/lib/cpex/plugins", "/private/var/lib/cpex/plugins"}
+    # A process may stand in a folder that has been removed.
+    with contextlib.suppress(FileNotFoundError):
+        folders.add(str(Path.cwd()))
+    return frozenset(folders)
+
+
+ALLOWED_PLUGIN_DIRS = _usual_folders()
 """The usual places for plugins. They restrict nothing here: whoever writes the configuration decides."""
 
 

@@ -125,10 +125,14 @@ class _Composer:
 
     def _handle(self, event: Any) -> None:
         events = self._yaml.events
-        if isinstance(event, events.ScalarEvent):
-            self._add(self._scalar(event), event.anchor)
-        elif isinstance(event, events.AliasEvent):
+        anchor = getattr(event, "anchor", None)
+        if isinstance(event, events.AliasEvent):
             self._add(self._alias(event), None)
+        elif anchor is not None and (anchor in self._anchors or anchor in self._open_anchors):
+            message = f"anchor {shown('&' + anchor)} is defined a second time"
+            self._stop("config-yaml-syntax", message, _mark(event), "give each anchor a name of its own")
+        elif isinstance(event, events.ScalarEvent):
+            self._add(self._scalar(event), event.anchor)
         elif isinstance(event, events.MappingStartEvent):
             self._begin(event, Node(*_mark(event), value={}, keys={}))
         elif isinstance(event, events.SequenceStartEvent):
@@ -141,7 +145,6 @@ class _Composer:
             self._too_deep(node)
         if event.anchor is not None:
             self._open_anchors.add(event.anchor)
-            self._anchors.pop(event.anchor, None)
         path = self._child_path()
         self._frames.append(_Frame(node, event.tag, event.anchor, path))
 
@@ -276,7 +279,8 @@ class _Composer:
             text = expansion.text.strip(" \t\r\n") if plain else expansion.text
         if tag is None or tag == "!":
             tag = self._loader.resolve(self._yaml.ScalarNode, text, event.implicit)
-        node.value = "" if node.failed and not text else self._construct(tag, text, node)
+        unset = expansion is not None and bool(expansion.failures)
+        node.value = "" if unset and not text else self._construct(tag, text, node)
         return node
 
     def _construct(self, tag: str, text: str, node: Node) -> Any:
@@ -314,12 +318,14 @@ class _Composer:
             return None
         node.templated, node.source = True, expansion.source
         for template, error in expansion.failures:
-            node.failed = True
             place = template.line, template.column
             if isinstance(error, UndefinedVariable):
+                # Where that is let pass, the empty text is a value like any other and is judged as one.
+                node.failed = node.failed or self._findings.strict
                 help = f'set it, or give a default: `{{{{ env.get("{error.name[:60]}", "…") }}}}`'
                 self._findings.lapse("config-undefined-variable", str(error), place, self._child_path(), help)
             else:
+                node.failed = True
                 message = f"template {shown(template.text)}: {error}"
                 self._findings.fault("config-template", message, place, self._child_path(), SUPPORTED)
         return expansion

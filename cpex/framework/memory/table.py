@@ -1,6 +1,6 @@
 """The table of plugin contexts that a hook call returns.
 
-Most plugins never touch their context, so most entries are never read. The table notes for those only the key; the
+Most plugins never touch their context, and most entries are never read. For those the table only notes the plugin; the
 context is made when somebody looks.
 """
 
@@ -14,20 +14,22 @@ from cpex.framework.models.context import PluginContext
 
 
 class ContextTable(dict[str, PluginContext]):
-    """A dictionary of contexts, some of which are still only keys.
+    """A dictionary of contexts, some of which are still only noted.
 
     Every Python-level reader sees all entries. `dict(table)` makes an ordinary dictionary of them.
     """
 
-    __slots__ = ("_source", "owed")
+    __slots__ = ("_request_id", "_source", "owed")
 
-    def __init__(self, source: ContextSource) -> None:
+    def __init__(self, request_id: str, source: ContextSource) -> None:
+        self._request_id = request_id
         self._source = source
         self.owed: list[str] = []
-        """Keys whose contexts nobody has touched yet. The list stays the same one, for whoever appends to it."""
+        """Ids of plugins whose contexts nobody has touched yet. Stays the same list, for whoever appends to it."""
 
     def _fill(self) -> None:
-        for key in self.owed:
+        for uuid in self.owed:
+            key = self._request_id + uuid
             if not dict.__contains__(self, key):
                 dict.__setitem__(self, key, self._source.fresh())
         self.owed.clear()

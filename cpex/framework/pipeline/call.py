@@ -73,6 +73,17 @@ _NOTHING_HAPPENED: dict[str, Any] = {
 }
 
 
+def empty_result() -> PluginResult[Any]:
+    """The result of a call that concerned no plugin."""
+    values = _NOTHING_HAPPENED.copy()
+    values["metadata"] = {}
+    values["background_tasks"] = []
+    values[PENDING] = Trail()
+    result: PluginResult[Any] = object.__new__(PluginResult)
+    set_raw_dict(result, values)
+    return result
+
+
 class Engine(Protocol):
     """What a call needs of the executor that runs it."""
 
@@ -108,6 +119,8 @@ class PhaseState:
     violation: PluginViolation | None = None
     violation_error: PluginViolationError | None = None
     skipped = 0
+    decided_ns = 0
+    """When the decision was made, on the clock of `elapsed_ns`."""
     eventful = False
     """Whether any plugin said more than a plain allow."""
     transformed = False
@@ -149,7 +162,7 @@ class ExecutionContext(PhaseState):
             # Entries of plugins that take no part in this hook travel on to the request's next one.
             self.table, self.owed = dict(incoming), None
         else:
-            self.table = table = ContextTable(source)
+            self.table = table = ContextTable(self.request_id, source)
             self.owed = table.owed
         self.views: Views = views_of(payload)
         self.tracer = tracer
@@ -501,7 +514,7 @@ class ExecutionContext(PhaseState):
             violation=self.violation,
             payload=payload,
             executions=self.records(),
-            duration_ns=elapsed_ns() - self.started_ns,
+            duration_ns=self.decided_ns - self.started_ns,
             session=session_of(context, self.extensions),
             user=context.user,
             tenant_id=context.tenant_id,

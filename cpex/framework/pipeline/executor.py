@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from cpex.framework.base import HookRef
+from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PayloadSizeError, PluginError
 from cpex.framework.extensions import Extensions
 from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
@@ -106,6 +107,7 @@ class Executor:
 
     def _close(self, call: ExecutionContext, error: BaseException | None) -> None:
         """What every exit does: complete the failure's records, tell the observers, close the chain span."""
+        call.decided_ns = elapsed_ns()
         if isinstance(error, PluginError):
             error.executions = call.records()
         if call.plan.observers and not isinstance(error, GeneratorExit):

@@ -112,7 +112,7 @@ async def run_serial(call: ExecutionContext) -> None:
                 call.answered(step, view, result, now - started)
                 plain = False
             if len(context_values) == 1 and owed is not None and getrefcount(context) == SOLE_REFERENCE:
-                owed.append(request_id + step.uuid)
+                owed.append(step.uuid)
             else:
                 if step.shares and "global_context" in context_values:
                     call.share_state(context)

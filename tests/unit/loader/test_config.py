@@ -344,6 +344,12 @@ def test_a_value_with_a_fault_of_its_own_gets_no_second_one() -> None:
     ]
 
 
+def test_the_empty_text_of_a_variable_that_is_let_pass_is_judged_as_a_value() -> None:
+    checked = check(one_plugin("priority: {{ env.NONE }}"), strict=False)
+    assert [each.code for each in checked.faults] == ["config-type"]
+    assert [each.code for each in checked.warnings] == ["config-undefined-variable"]
+
+
 def test_environment_variables_come_from_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CPEX_TEST_PRIORITY", "7")
     file = tmp_path / "c.yaml"

@@ -57,6 +57,8 @@ def test_text_means_what_pyyaml_makes_of_it(text: str) -> None:
         ("a: [1", ("config-yaml-syntax", 1, 6, "invalid YAML: did not find expected ',' or ']'")),
         ("a: *b", ("config-yaml-syntax", 1, 4, "alias `*b` has no anchor above it")),
         ("a: &a [*a]", ("config-yaml-syntax", 1, 8, "alias `*a` stands inside the value that it names")),
+        ("a: &x 1\nb: &x 2", ("config-yaml-syntax", 2, 4, "anchor `&x` is defined a second time")),
+        ("a: &x [&x 1]", ("config-yaml-syntax", 1, 8, "anchor `&x` is defined a second time")),
         ("a: 1\n---\nb: 1", ("config-yaml-syntax", 2, 1, "the file holds more than one YAML document")),
         ("a: x\x00y", ("config-yaml-syntax", 1, 5, "character '\\x00' is not allowed in YAML")),
         ("a: \ud800", ("config-yaml-syntax", 1, 4, "character '\\ud800' is not allowed in YAML")),
