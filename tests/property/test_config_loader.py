@@ -200,6 +200,16 @@ def test_what_pyyaml_writes_is_read_as_pyyaml_reads_it(document: Any) -> None:
     assert same(None if root is None else root.value, yaml.safe_load(text))
 
 
+@settings(max_examples=300, deadline=None)
+@given(st.lists(SNIPPETS | st.sampled_from(["a", "b: ", "c", "x: 1\n", "  ", "\n"]), max_size=15).map("".join))
+@example("a: &a {x: 1, y: 2}\nb: {<<: [*a, {x: 3}], z: 4}")
+def test_text_that_is_accepted_means_what_pyyaml_makes_of_it(text: str) -> None:
+    findings = Findings()
+    root = read_yaml(text, findings)
+    if not findings.faults:
+        assert same(None if root is None else root.value, yaml.load(text, Loader=yaml.CSafeLoader))
+
+
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00")))
 def test_a_variable_never_changes_the_structure(value: str) -> None:

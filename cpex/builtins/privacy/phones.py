@@ -1,7 +1,7 @@
 """Finds phone numbers with the `phonenumbers` library, which knows the numbering plan of every country.
 
-The library reads about one megabyte a second, so it is shown only the places where enough digits stand together, and is
-loaded when the first such place is met.
+The library reads one or two megabytes a second where there are digits, so it is shown only the places where enough of
+them stand together, and is loaded when the first such place is met.
 """
 
 from __future__ import annotations
@@ -50,20 +50,20 @@ class PhoneFinder:
 
     def _in_candidate(self, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         library = self._loaded()
-        candidate = text[start:end]
-        if not candidate.startswith(("+", "(+", "00", "011")) and not self._may_be_national(candidate):
-            return
+        # The window goes further than the candidate: to an extension, and to the rest of a number that it has cut.
         window = text[start : end + _EXTENSION]
-        for region in ("ZZ",) if candidate.startswith("+") or not self._regions else self._regions:
+        if not window.startswith(("+", "(+", "00", "011")) and not self._may_be_national(window):
+            return
+        for region in ("ZZ",) if window.startswith("+") or not self._regions else self._regions:
             found = [(start + match.start, start + match.end) for match in self._matches(library, window, region)]
             found = [span for span in found if span[0] < end]
             if found:
                 yield from found
                 return
 
-    def _may_be_national(self, candidate: str) -> bool:
+    def _may_be_national(self, window: str) -> bool:
         """Whether some neighbouring groups have together as many digits as a number of a region has."""
-        sizes = [len(group) for group in _GROUP.findall(candidate)]
+        sizes = [len(group) for group in _GROUP.findall(window)]
         return any(
             sum(sizes[first:last]) in self._lengths
             for first in range(len(sizes))

@@ -66,7 +66,7 @@ _PLAIN_SSN = re.compile(
     r"(?:ssn|social security(?: number| no\.?)?)[\"']?\s?(?:[:=#]|is)?\s{0,3}[\"']?([0-9]{9})(?![0-9])", re.I
 )
 _SSN_WORD = re.compile(r"ssn|social[ _-]?security", re.I)
-_SSN_KEY = re.compile(r"(?:^|[^a-z])ssn(?:[^a-z]|$)|social[ _-]?security", re.I)
+_SSN_KEY = re.compile(r"(?:^|[^A-Za-z])(?i:ssn)(?![A-Za-z])|(?<=[a-z])S(?:SN|sn)(?![a-z])|(?i:social[ _-]?security)")
 _IPV4 = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}")
 _IPV6 = re.compile(r"(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f]{0,4})")
 _DOMAIN = re.compile(r"(?:\w(?:[\w-]{0,61}\w)?\.){1,8}(?:xn--[A-Za-z0-9-]{2,59}|[^\W\d_]{2,24})")

@@ -21,8 +21,8 @@ from cpex.builtins.text import Leaf
 __all__ = ["RuleSet"]
 
 _TOKEN = re.compile(r"\w+")
-# Texts are joined by line ends, and `^` and `$` then stand for those too. So joined texts match wherever one of them does,
-# unless a pattern asks for the ends of the text in a way that the line ends do not meet.
+# Texts are joined by line ends, and `^` and `$` then stand for those too. So joined texts match wherever one of them
+# does, unless a pattern asks for the ends of the text in a way that the line ends do not meet.
 _JOINT = "\n"
 _ANCHOR = re.compile(r"\\[Az]|\(\?[a-zA-Z]*-")
 _PER_AUTOMATON = 50

@@ -15,6 +15,7 @@ from cpex.builtins.security.ledger import Charge, Ledger
 from cpex.builtins.security.tokens import estimate_tokens, load_tokenizer, rendered
 from cpex.builtins.session import SessionKey, session_key
 from cpex.framework import Plugin, PluginConfig, PluginContext, PluginPayload, PluginResult, PluginViolation, clock
+from cpex.framework.models import HookOutcome
 
 __all__ = ["TokenBudgetPlugin", "TokenBudgetSettings"]
 
@@ -87,7 +88,7 @@ class TokenBudgetPlugin(Plugin):
     tool_pre_invoke = prompt_pre_fetch = resource_pre_fetch = agent_pre_invoke = _charge
     tool_post_invoke = prompt_post_fetch = resource_post_fetch = agent_post_invoke = _charge
 
-    async def hook_completed(self, outcome: Any) -> None:
+    async def hook_completed(self, outcome: HookOutcome) -> None:
         """Give back what a call was charged when, in the end, it did not happen."""
         violation = outcome.violation
         if violation is not None and violation.code == CODE and violation.plugin_name == self.name:

@@ -36,6 +36,9 @@ def private_copy(value: T) -> T:
 
     An extension model without containers inside is returned itself. An object that cannot be copied (a client, a lock)
     is shared, with one WARNING per type.
+
+    Raises:
+        RecursionError: The value is nested deeper than the stack, some hundreds of levels.
     """
     result: T = _copy(value, {})
     return result
@@ -82,6 +85,9 @@ def _copy_model(model: ExtensionModel, memo: dict[int, Any]) -> Any:
 def _copy_foreign(value: Any, memo: dict[int, Any]) -> Any:
     try:
         return copy.deepcopy(value, memo)
+    except RecursionError:
+        # Too deep is not uncopyable: sharing it would let a plugin edit what is the host's.
+        raise
     # A foreign object's own copying code runs here; whatever it raises means that the object cannot be copied.
     except Exception as error:
         kind = type(value)

@@ -26,6 +26,12 @@ def test_the_example_of_a_page_prints_what_the_page_says(name: str, tmp_path: Pa
     (tmp_path / "main.py").write_text(parts["python"], encoding="utf-8")
     environment = {**os.environ, "PYTHONPATH": str(PAGES.parents[1])}
     run = subprocess.run(
-        [sys.executable, "main.py"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "main.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (run.returncode, run.stdout) == (0, parts["text"]), run.stderr

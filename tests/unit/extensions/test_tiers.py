@@ -302,6 +302,21 @@ def test_what_cannot_be_copied_is_shared_with_one_warning(caplog: pytest.LogCapt
     assert "Client (TypeError); host and plugins share it" in caplog.text
 
 
+def test_what_is_nested_deeper_than_the_stack_is_an_error_and_never_shared() -> None:
+    class Node:
+        def __init__(self, below: Any) -> None:
+            self.below = below
+
+    plain: Any = {}
+    foreign: Any = None
+    for _ in range(5000):
+        plain, foreign = {"below": plain}, Node(foreign)
+    for deep in (plain, foreign):
+        view = shown(Extensions(custom={"deep": deep}))
+        with pytest.raises(RecursionError):
+            _ = view.custom
+
+
 def test_what_a_hosts_subclass_of_the_security_slot_adds_is_not_shown() -> None:
     class Secretive(SecurityExtension):
         raw_token: str = "s3cret"

@@ -39,7 +39,10 @@ def test_a_wrong_check_digit_length_or_issuer_is_no_card(digits: str) -> None:
 
 
 def test_seventeen_digits_are_a_card_only_of_issuers_that_use_them() -> None:
-    assert [is_card(digits) for digits in ("41111111111111113", "67111111111111116")] == [False, luhn("67111111111111116")]
+    assert [is_card(digits) for digits in ("41111111111111113", "67111111111111116")] == [
+        False,
+        luhn("67111111111111116"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,5 @@
+# The look-alike characters in these texts are what is tested.
+# ruff: noqa: RUF001
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -192,7 +194,10 @@ async def test_content_that_contains_itself_is_denied(configure: Configure, cont
         ({"blocked_word": ["x"]}, "blocked_word"),
         ({"blocked_words": "x"}, "blocked_words"),
         ({"default_rules": ["destructive"]}, "unknown built-in rules ['destructive']; known: destructive_shell, "),
-        ({"rules": [{"name": "a", "words": ["x"], "hooks": ["tool_pre"]}]}, "no hooks with content are called ['tool_pre']"),
+        (
+            {"rules": [{"name": "a", "words": ["x"], "hooks": ["tool_pre"]}]},
+            "no hooks with content are called ['tool_pre']",
+        ),
         ({"rules": [{"name": "a"}]}, "rule `a` can never match; give it `words` or `patterns`"),
     ],
 )

@@ -1,3 +1,5 @@
+# The look-alike characters in these texts are what is tested.
+# ruff: noqa: RUF001
 from __future__ import annotations
 
 import pytest

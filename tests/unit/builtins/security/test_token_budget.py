@@ -55,7 +55,9 @@ async def test_a_call_beyond_the_budget_is_denied_with_the_figures(configure: Co
     assert (await spend(plugin, 8, session("s"))).continue_processing, "what was denied was not charged"
 
 
-async def test_without_config_a_budget_of_a_hundred_thousand_holds(configure: Configure, context: PluginContext) -> None:
+async def test_without_config_a_budget_of_a_hundred_thousand_holds(
+    configure: Configure, context: PluginContext
+) -> None:
     plugin = TokenBudgetPlugin(configure())
     assert (await spend(plugin, 100_000, context)).continue_processing
     assert not (await spend(plugin, 3, context)).continue_processing
@@ -128,9 +130,7 @@ async def test_a_named_tokenizer_counts(configure: Configure, context: PluginCon
     assert result.metadata == {"guard": {"tokens": 3, "used": 3, "remaining": 997}}
 
 
-async def test_forgetting_sessions_is_warned_about_once(
-    configure: Configure, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_forgetting_sessions_is_warned_about_once(configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
     plugin = TokenBudgetPlugin(configure(max_sessions=1))
     with caplog.at_level(logging.WARNING):
         for name in "abc":

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from cpex.builtins.security.tokens import estimate_tokens, load_tokenizer, rendered
 
 
-
 def test_four_bytes_are_a_token() -> None:
     assert [estimate_tokens(text) for text in ("", "abcd", "abcde", "日本語", "\ud800")] == [1, 1, 2, 3, 1]
 

@@ -42,7 +42,13 @@ async def test_globs_are_compared_letter_by_letter(configure: Configure, context
         tool: await allowed(plugin, tool, context)
         for tool in ("file_read", "file_", "File_read", "my_file_read", "db.read", "db.write", "q1", "q12", "file_x\n")
     }
-    assert [tool for tool, verdict in verdicts.items() if verdict] == ["file_read", "file_", "db.read", "q1", "file_x\n"]
+    assert [tool for tool, verdict in verdicts.items() if verdict] == [
+        "file_read",
+        "file_",
+        "db.read",
+        "q1",
+        "file_x\n",
+    ]
 
 
 async def test_the_deny_list_wins(configure: Configure, context: PluginContext) -> None:
@@ -82,7 +88,9 @@ async def test_an_agent_may_be_denied_instead(configure: Configure, context: Plu
     plugin = ToolAllowListPlugin(configure(allowed_tools=["a*"], agent_tools="deny"))
     payload = AgentPreInvokePayload(agent_id="x", messages=[], tools=["a1", "b"])
     assert not (await plugin.agent_pre_invoke(payload, context)).continue_processing
-    assert (await plugin.agent_pre_invoke(AgentPreInvokePayload(agent_id="x", messages=[]), context)).continue_processing
+    assert (
+        await plugin.agent_pre_invoke(AgentPreInvokePayload(agent_id="x", messages=[]), context)
+    ).continue_processing
 
 
 async def test_without_lists_everything_is_allowed_with_one_warning(
