@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["Operation", "changes"]
+from pydantic_core import to_jsonable_python
+
+__all__ = ["Operation", "changes", "jsonable"]
 
 Operation = dict[str, Any]
 """`{"op": "add" | "replace" | "remove", "path": JSON pointer, "value": new value, "removed": old value}`.
@@ -40,6 +42,25 @@ def changes(before: Any, after: Any, *, written: Any = _ABSENT, show_removed: bo
         diff.operations.clear()
         diff.note("replace", "", after, written)
     return diff.operations
+
+
+def jsonable(value: Any) -> Any:
+    """JSON values for anything: models by field names, bytes as text or base64, what JSON has no form for as text."""
+    for bytes_mode in ("utf8", "base64"):
+        try:
+            return to_jsonable_python(
+                value,
+                by_alias=False,
+                bytes_mode=bytes_mode,
+                inf_nan_mode="null",
+                serialize_unknown=True,
+            )
+        except UnicodeDecodeError:
+            continue
+        # A value that contains itself.
+        except ValueError:
+            break
+    return f"<{type(value).__name__} that JSON cannot express>"
 
 
 class _Diff:

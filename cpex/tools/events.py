@@ -19,7 +19,7 @@ from cpex.framework.errors import Fault
 from cpex.framework.loader.faults import path_text
 from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginErrorModel, PluginViolation
-from cpex.tools.changes import Operation
+from cpex.tools.changes import Operation, jsonable
 
 __all__ = ["BadEvent", "Decision", "Event", "bad_event", "invalid", "parse_event"]
 
@@ -97,7 +97,8 @@ def parse_event(line: int, data: bytes, file: str) -> Event:
         BadEvent: The line is no JSON, or no event.
     """
     try:
-        value = json.loads(data.removeprefix(_BOM) if line == 1 else data, parse_constant=_refuse)
+        text = (data.removeprefix(_BOM) if line == 1 else data).decode("utf-8")
+        value = json.loads(text, parse_constant=_refuse)
     except json.JSONDecodeError as error:
         fault = _json_fault(line, error.msg, file, column=error.colno)
         raise BadEvent(fault) from None
@@ -163,6 +164,8 @@ def _refuse(constant: str) -> Any:
 def _why(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start + 1} is not UTF-8"
+    if "digits" in str(error):
+        return "a number of thousands of digits"
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)
 
 
@@ -224,7 +227,7 @@ def _violation(violation: PluginViolation | None) -> dict[str, Any] | None:
         "code": violation.code,
         "reason": violation.reason,
         "description": violation.description,
-        "details": violation.details or {},
+        "details": jsonable(violation.details or {}),
     }
 
 
@@ -257,12 +260,8 @@ def _microseconds(nanoseconds: int) -> float:
 
 
 def _encode(value: dict[str, Any]) -> bytes:
-    from pydantic_core import to_jsonable_python
-
-    # Details of a violation may hold anything; everything else is plain already.
-    plain = to_jsonable_python(value, serialize_unknown=True, inf_nan_mode="null")
     try:
-        return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
     except UnicodeEncodeError:
         # Half of a surrogate pair, which JSON can express and UTF-8 cannot.
-        return json.dumps(plain, separators=(",", ":")).encode() + b"\n"
+        return json.dumps(value, separators=(",", ":")).encode() + b"\n"

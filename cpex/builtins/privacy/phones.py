@@ -12,9 +12,15 @@ from typing import Any
 
 __all__ = ["PhoneFinder"]
 
-_CANDIDATE = re.compile(r"(?:\+[ (]?|\()?[0-9](?:[ .()/\u200b-]{0,3}[0-9]){5,23}+")
+_MAX_DIGITS = 24
+_CANDIDATE = re.compile(rf"(?:\+[ (]?|\()?[0-9](?:[ .()/\u200b-]{{0,3}}[0-9]){{5,{_MAX_DIGITS - 1}}}+")
+"""Digits that stand together, up to a number of them: one phone number, or the beginning of several."""
+_MAX_INTERNATIONAL = 15
+"""Digits. Source: ITU-T E.164, clause 6.1."""
 _DEFAULT_REGIONS = ("US",)
 _GROUP = re.compile(r"[0-9]+")
+_DECIMAL = re.compile(r"[0-9]+\.[0-9]+")
+"""A fraction: `0.114…` would pass for `011`, the prefix of a call abroad."""
 _MAX_GROUPS = 6
 """Groups that a number is written in; more are a table of numbers."""
 _EXTENSION = 14
@@ -39,31 +45,29 @@ class PhoneFinder:
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """Spans of phone numbers, in order."""
-        taken = 0
-        for match in _CANDIDATE.finditer(text):
+        match = _CANDIDATE.search(text)
+        while match is not None:
             start, end = match.span()
-            if start < taken or not _bounded(text, start, end):
-                continue
-            for span in self._in_candidate(text, start, end):
-                taken = span[1]
-                yield span
+            spans = [span for span in self._in_candidate(text, start, end) if _bounded(text, *span)]
+            yield from spans
+            match = _CANDIDATE.search(text, max(spans[-1][1], end) if spans else _uncut(text, start, end))
 
     def _in_candidate(self, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         library = self._loaded()
-        # The window goes further than the candidate: to an extension, and to the rest of a number that it has cut.
-        window = text[start : end + _EXTENSION]
-        if not window.startswith(("+", "(+", "00", "011")) and not self._may_be_national(window):
+        candidate = text[start:end]
+        if not candidate.startswith(("+", "(+", "00", "011")) and not self._may_be_national(candidate):
             return
-        for region in ("ZZ",) if window.startswith("+") or not self._regions else self._regions:
+        window = text[start : end + _EXTENSION]
+        for region in ("ZZ",) if candidate.startswith("+") or not self._regions else self._regions:
             found = [(start + match.start, start + match.end) for match in self._matches(library, window, region)]
             found = [span for span in found if span[0] < end]
             if found:
                 yield from found
                 return
 
-    def _may_be_national(self, window: str) -> bool:
+    def _may_be_national(self, candidate: str) -> bool:
         """Whether some neighbouring groups have together as many digits as a number of a region has."""
-        sizes = [len(group) for group in _GROUP.findall(window)]
+        sizes = [len(group) for group in _GROUP.findall(candidate)]
         return any(
             sum(sizes[first:last]) in self._lengths
             for first in range(len(sizes))
@@ -87,9 +91,25 @@ class PhoneFinder:
         return self._library
 
 
+def _uncut(text: str, start: int, end: int) -> int:
+    """Where to look next: behind the candidate or, when it may have cut a number, at the number's first group."""
+    groups = list(_GROUP.finditer(text, start, end))
+    digits = 0
+    if sum(len(group[0]) for group in groups) < _MAX_DIGITS:
+        return end
+    for group in reversed(groups[1:]):
+        digits += len(group[0])
+        if digits > _MAX_INTERNATIONAL:
+            break
+        end = group.start()
+    return end
+
+
 def _bounded(text: str, start: int, end: int) -> bool:
-    """Whether the digits are neither the tail of a word nor masked, and no longer number goes on behind them."""
+    """Whether the number is neither a part of a word, a fraction nor masked, and does not go on."""
     before, after = text[start - 1 : start], text[end : end + 1]
+    if _DECIMAL.fullmatch(text, start, end):
+        return False
     return not (before.isalnum() or before in ("_", "*")) and not (after.isdigit() or after in ("_", "*"))
 
 

@@ -87,14 +87,17 @@ def _finish(memo: Memo, todo: Todo) -> None:
     while todo:
         source, target = todo.pop()
         # `target` starts as a shallow copy, so only what is not an atom is left to do.
-        if type(source) is dict:
-            for key, item in source.items():
-                if type(item) not in ATOMS:
-                    target[key] = _begin(item, memo, todo)
-        else:
-            for index, item in enumerate(source):
-                if type(item) not in ATOMS:
-                    target[index] = _begin(item, memo, todo)
+        for key, item in source.items() if type(source) is dict else enumerate(source):
+            kind = type(item)
+            if kind in ATOMS:
+                continue
+            if kind is dict and id(item) not in memo:
+                # What `_begin` does, without the call: most of what is copied is dictionaries in lists.
+                target[key] = memo[id(item)] = copied = item.copy()
+                if not _all_atoms(map(type, item.values())):
+                    todo.append((item, copied))
+            else:
+                target[key] = _begin(item, memo, todo)
 
 
 def _begin(value: Any, memo: Memo, todo: Todo) -> Any:
@@ -248,8 +251,17 @@ def _graft_dict(old: dict[Any, Any], new: dict[Any, Any]) -> dict[Any, Any]:
     for key, item in new.items():
         before = old.get(key, _MISSING)
         if item is not before:
-            item = _graft(before, item)
-            changed = changed or item is not before
+            kind = type(item)
+            if (
+                (kind is dict and kind is type(before) and len(item) == len(before))
+                and all(map(_is, before.values(), item.values()))
+                and all(map(_is, before, item))
+            ):
+                # What the call below would find, without the calls.
+                item = before
+            else:
+                item = _graft(before, item)
+                changed = changed or item is not before
         result[key] = item
     return result if changed else old
 

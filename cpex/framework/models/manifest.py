@@ -1,7 +1,4 @@
-"""What a plugin package says of itself, which versions there are, and which plugins are installed here.
-
-Source: docs/reference/manifest.md.
-"""
+"""What a plugin package says of itself, which versions there are, and which plugins are installed here."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """TLS of both ends of each transport: which certificates, which authorities, how strict.
 
-Source: docs/reference/external-plugins.md.
+Source: docs/reference/configuration.md, "Plugins in other processes".
 """
 
 from __future__ import annotations

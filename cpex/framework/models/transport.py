@@ -3,7 +3,7 @@
 These models check what can be checked before anything is opened: which settings go together, that files and folders are
 there, that a URL is one we are willing to connect to. Opening is the transports' business.
 
-Source: docs/reference/external-plugins.md.
+Source: docs/reference/configuration.md, "Plugins in other processes".
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ from cpex.framework.models.result import PluginErrorModel, PluginResult, PluginV
 from cpex.framework.pipeline.acceptance import Rules, accept
 from cpex.framework.pipeline.disabling import Disabled
 from cpex.framework.pipeline.plan import HookPlan, Step
-from cpex.framework.pipeline.stepping import Abandoned, DeadlineReached
+from cpex.framework.pipeline.stepping import DeadlineReached
 from cpex.framework.pipeline.tracing import Tracer
 
 logger = logging.getLogger("cpex.framework.manager")
@@ -370,16 +370,8 @@ class ExecutionContext(PhaseState):
         if isinstance(error, PluginViolationError):
             self._violated(step, error, duration_ns)
             return
-        if not isinstance(error, Exception | Abandoned):
-            self.trail.append(
-                step.record(
-                    duration_ns,
-                    status=ControlExecutionStatus.CANCELLED,
-                    requested_allow=None,
-                    effective_allow=False,
-                    matched=None,
-                )
-            )
+        if not isinstance(error, Exception):
+            self.trail.append(step.cancelled(duration_ns))
             raise error
         if isinstance(error, DeadlineReached):
             if self.past_deadline():

@@ -16,7 +16,6 @@ from cpex.framework.memory.views import SOLE_REFERENCE, getrefcount, settle
 from cpex.framework.models.context import PluginContext
 from cpex.framework.models.lazy import PENDING, raw_dict, set_raw_dict
 from cpex.framework.models.mode import ControlExecutionStatus
-from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginResult
 from cpex.framework.pipeline.call import ExecutionContext, foreign_result
 from cpex.framework.pipeline.plan import Step
@@ -195,12 +194,6 @@ class _Turn:
         """Whether the plugin said something, by result or by a raised violation, rather than fail."""
         return self.result is not None or isinstance(self.error, PluginViolationError)
 
-    def cancelled_record(self) -> ControlExecutionRecord:
-        """The record of a turn that was not let end, or whose end came too late to count."""
-        return self.step.record(
-            self.duration_ns, status=ControlExecutionStatus.CANCELLED, requested_allow=None, matched=None
-        )
-
 
 async def run_concurrent(call: ExecutionContext, pool: int) -> None:
     """Run the concurrent plugins side by side; the first denial or fatal failure ends them all.
@@ -225,7 +218,7 @@ async def run_concurrent(call: ExecutionContext, pool: int) -> None:
         try:
             await _cancel_and_wait(tasks)
         finally:
-            call.trail.extend(turn.cancelled_record() for turn in turns if turn not in counted)
+            call.trail.extend(turn.step.cancelled(turn.duration_ns) for turn in turns if turn not in counted)
             for turn in turns:
                 if turn in counted and turn.answered and turn.context is not None:
                     call.share_state(turn.context)

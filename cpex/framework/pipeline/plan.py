@@ -67,6 +67,16 @@ class Step:
         record: ControlExecutionRecord = build(ControlExecutionRecord, values)
         return record
 
+    def cancelled(self, duration_ns: int) -> ControlExecutionRecord:
+        """A record of a turn that was not let end, or whose end came too late to count: nothing was let through."""
+        return self.record(
+            duration_ns,
+            status=ControlExecutionStatus.CANCELLED,
+            requested_allow=None,
+            effective_allow=False,
+            matched=None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Observer:

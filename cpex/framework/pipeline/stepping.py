@@ -24,16 +24,15 @@ class DeadlineReached(Exception):
     """The deadline that we armed has passed; never raised by a plugin."""
 
 
-class Abandoned(BaseException):
-    """A handler went on waiting after its deadline and the grace for cleaning up; it has been closed."""
-
-
 class Deadline:
-    """Cancels the current task at a time, once, and again for good when the grace is over."""
+    """Cancels the current task at a time, once, and again for good when the grace is over.
 
-    __slots__ = ("_base", "_handle", "_loop", "_task", "abandoned", "fired")
+    Without a time it cancels nothing, and only tells whether somebody else did.
+    """
 
-    def __init__(self, seconds: float) -> None:
+    __slots__ = ("_base", "_handle", "_loop", "_task", "abandoned", "cancellation", "fired")
+
+    def __init__(self, seconds: float | None) -> None:
         self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         # A coroutine can only wait on the event loop from inside a task, and it is waiting.
@@ -42,7 +41,11 @@ class Deadline:
         self._base = task.cancelling()
         self.fired = 0
         self.abandoned = False
-        self._handle = self._loop.call_later(max(0.0, seconds), self._expire)
+        self.cancellation: asyncio.CancelledError | None = None
+        """The last cancellation that the handler was told of, ours or another's."""
+        self._handle: asyncio.TimerHandle | None = None
+        if seconds is not None:
+            self._handle = self._loop.call_later(max(0.0, seconds), self._expire)
 
     def _expire(self) -> None:
         self.fired += 1
@@ -56,7 +59,8 @@ class Deadline:
 
     def disarm(self) -> bool:
         """Stop the clock and take our cancellations back; return whether somebody else's remains."""
-        self._handle.cancel()
+        if self._handle is not None:
+            self._handle.cancel()
         for _ in range(self.fired):
             self._task.uncancel()
         return self._task.cancelling() > self._base
@@ -71,20 +75,23 @@ async def carry_on(coroutine: Coroutine[Any, Any, Any], context: Context, waitin
 
     Raises:
         DeadlineReached: The time ran out, whatever the coroutine made of its cancellation.
+        asyncio.CancelledError: Somebody else cancelled the caller's task, whatever the coroutine made of it.
     """
-    if seconds is None:
-        return await _drive(coroutine, context, waiting, None)
     deadline = Deadline(seconds)
     try:
         result = await _drive(coroutine, context, waiting, deadline)
     except BaseException as error:
         cancelled_by_others = deadline.disarm()
-        if not deadline.fired or isinstance(error, GeneratorExit):
+        if isinstance(error, GeneratorExit) or (cancelled_by_others and isinstance(error, asyncio.CancelledError)):
             raise
-        if cancelled_by_others and isinstance(error, asyncio.CancelledError):
+        if cancelled_by_others and deadline.cancellation is not None:
+            raise deadline.cancellation from error
+        if not deadline.fired:
             raise
         raise DeadlineReached from error
-    deadline.disarm()
+    if deadline.disarm() and deadline.cancellation is not None:
+        # The caller's cancellation is not the handler's to swallow. The very exception: cancel scopes know theirs by it.
+        raise deadline.cancellation
     if deadline.fired:
         # An answer after the deadline is no answer: the same handler must not pass on one run and fail on the next.
         raise DeadlineReached
@@ -93,7 +100,7 @@ async def carry_on(coroutine: Coroutine[Any, Any, Any], context: Context, waitin
 
 @types.coroutine
 def _drive(
-    coroutine: Coroutine[Any, Any, Any], context: Context, waiting: Any, deadline: Deadline | None
+    coroutine: Coroutine[Any, Any, Any], context: Context, waiting: Any, deadline: Deadline
 ) -> Generator[Any, Any, Any]:
     run = context.run
     try:
@@ -104,9 +111,11 @@ def _drive(
                 run(coroutine.close)
                 raise
             except BaseException as error:
-                if deadline is not None and deadline.abandoned:
+                if deadline.abandoned:
                     _close(coroutine, context)
                     raise
+                if isinstance(error, asyncio.CancelledError):
+                    deadline.cancellation = error
                 waiting = run(coroutine.throw, error)
             else:
                 waiting = run(coroutine.send, sent)

@@ -1,0 +1,50 @@
+"""The program `cpex`: parses the command line, dispatches, exits."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cpex.framework.settings import get_cli_settings
+
+__all__ = ["app", "main"]
+
+_settings = get_cli_settings()
+_markup = _settings.cli_markup_mode or "rich"
+
+app = typer.Typer(
+    name="cpex",
+    help="Decide, in the path of every operation an AI agent performs, what may happen.",
+    no_args_is_help=True,
+    add_completion=_settings.cli_completion,
+    rich_markup_mode=None if _markup == "disabled" else _markup,
+    # A traceback that shows local variables would show payloads.
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"cpex {version('cpex')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app(prog_name="cpex")
+
+
+if __name__ == "__main__":
+    main()

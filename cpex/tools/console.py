@@ -1,0 +1,85 @@
+"""Where commands print: results on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any
+
+import typer
+
+from cpex.framework.errors import Fault
+from cpex.tools.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+__all__ = ["clean_end", "console_for", "error_text", "plain", "plugins_print_to_stderr", "print_json", "warning_text"]
+
+_WIDE = 200
+"""Columns where the output is no terminal, so that no row of a table is broken."""
+
+
+def console_for(file: IO[str]) -> Console:
+    """A console that colours on terminals only and never cuts what goes to a file or a pipe."""
+    from rich.console import Console
+
+    console = Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    return console
+
+
+def plain(value: object, limit: int = 120) -> Text:
+    """Text of a plugin, an event or a configuration, made harmless: one line, no escape sequences, cut when long."""
+    from rich.text import Text
+
+    text = str(value)
+    cut = text if len(text) <= limit else text[: limit - 1] + "…"
+    return Text("".join(each if each.isprintable() else ascii(each)[1:-1] for each in cut))
+
+
+def print_json(document: Any, file: IO[str]) -> None:
+    """Print one JSON document, indented."""
+    import json
+
+    file.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+
+
+def error_text(fault: Fault) -> str:
+    """A fault as printed: what, where, and how to mend it."""
+    return fault.render()
+
+
+def warning_text(fault: Fault) -> str:
+    """The same for what does no harm."""
+    return "warning" + fault.render().removeprefix("error")
+
+
+@contextlib.contextmanager
+def plugins_print_to_stderr() -> Iterator[IO[str]]:
+    """Send what plugins print to standard error, so that standard output holds results only.
+
+    Yields:
+        The real standard output.
+    """
+    stdout = sys.stdout
+    with contextlib.redirect_stdout(sys.stderr):
+        yield stdout
+
+
+@contextlib.contextmanager
+def clean_end() -> Iterator[None]:
+    """End quietly when the reader of the output has gone, or on Ctrl-C."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter flushes once more on its way out; it must not meet the broken pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(ExitCode.BROKEN_PIPE) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
