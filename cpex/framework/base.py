@@ -13,7 +13,9 @@ import uuid
 from abc import ABC
 from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum
+from types import MethodType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from cpex.framework.decorator import get_hook_metadata
 from cpex.framework.errors import PluginError
@@ -268,8 +270,30 @@ def _no_handler_text(ref: PluginRef, hook: str) -> str:
     )
 
 
+class _Form(Enum):
+    """How a handler is called."""
+
+    TWO = "payload, context"
+    THREE = "payload, context, extensions"
+    KEYWORD = "payload, context, extensions=extensions"
+
+
+# Inspecting a signature is the dearest part of a registration, and a thousand plugins may share one class.
+_known_forms: WeakKeyDictionary[Any, _Form] = WeakKeyDictionary()
+
+
 def _check_handler(handler: Handler, hook: str, ref: PluginRef) -> tuple[Handler, bool]:
     """The function to call with two or three positional arguments, and whether it takes the third."""
+    function = handler.__func__ if isinstance(handler, MethodType) else None
+    form = _known_forms.get(function) if function is not None else None
+    if form is None:
+        form = _form_of(handler, hook, ref)
+        if function is not None:
+            _known_forms[function] = form
+    return (_by_keyword(handler) if form is _Form.KEYWORD else handler), form is not _Form.TWO
+
+
+def _form_of(handler: Handler, hook: str, ref: PluginRef) -> _Form:
     where = f"Plugin '{ref.name}' hook '{hook}'"
     try:
         signature = inspect.signature(handler)
@@ -281,12 +305,12 @@ def _check_handler(handler: Handler, hook: str, ref: PluginRef) -> tuple[Handler
     if not inspect.iscoroutinefunction(handler):
         raise _hook_error(ref, f"{where} must be async: declare it with `async def`")
     if len(signature.parameters) == 3 and _binds(signature, 3):
-        return handler, True
+        return _Form.THREE
     if len(signature.parameters) == 3 and "extensions" in signature.parameters and _binds(signature, 2, "extensions"):
-        return _by_keyword(handler), True
+        return _Form.KEYWORD
     if not _binds(signature, 2):
         raise _hook_error(ref, f"{where} has an invalid signature {signature}; {expected}")
-    return handler, False
+    return _Form.TWO
 
 
 def _binds(signature: inspect.Signature, count: int, *names: str) -> bool:

@@ -109,8 +109,8 @@ def monotonic() -> float:
 
 
 elapsed_ns = time.monotonic_ns
-"""`elapsed_ns()`: a stopwatch in nanoseconds, always of real time. Durations and deadlines are measured with it: a replay
-of yesterday's traffic takes as long as it takes today, and the timers of the event loop run in real time too."""
+"""`elapsed_ns()`: a stopwatch in nanoseconds, always of real time. Durations and deadlines are measured with it: a
+replay of yesterday's traffic takes as long as it takes today, and the timers of the event loop run in real time too."""
 
 
 @contextmanager

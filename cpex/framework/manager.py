@@ -123,34 +123,8 @@ class _ManagerState:
     _async_lock: asyncio.Lock | None
 
 
-class TenantPluginManager(_ManagerState):
-    """A manager with a state of its own; a host may make as many as it likes.
-
-    Example:
-        >>> manager = TenantPluginManager(Config())
-        >>> manager.plugin_count
-        0
-    """
-
-    def __init__(
-        self,
-        config: str | Config,
-        timeout: float | None = DEFAULT_PLUGIN_TIMEOUT,
-        observability: ObservabilityProvider | None = None,
-        hook_policies: dict[str, HookPayloadPolicy] | None = None,
-        default_hook_policy: str | DefaultHookPolicy | None = None,
-    ) -> None:
-        """Load the configuration; plugins are made by `initialize()`.
-
-        Args:
-            config: A `Config`, the path of a YAML file, or `""` for none.
-            timeout: Seconds for each plugin without a `timeout_s` of its own.
-
-        Raises:
-            ConfigFileNotFound: The file is not there.
-            ConfigError: The file has faults; all of them are listed.
-        """
-        self._set_up(config, timeout, observability, hook_policies, default_hook_policy)
+class _Manager(_ManagerState):
+    """What every manager does, wherever its state lives."""
 
     def _set_up(
         self,
@@ -369,7 +343,7 @@ class TenantPluginManager(_ManagerState):
         )
 
 
-def _names(manager: TenantPluginManager) -> list[str]:
+def _names(manager: _Manager) -> list[str]:
     return [ref.name for ref in manager._registry.get_all_plugins()]
 
 
@@ -414,7 +388,7 @@ def _conflict(argument: str) -> str:
     )
 
 
-class PluginManager(TenantPluginManager):
+class PluginManager(_Manager):
     """The manager with one state for the whole process: every instance is the same manager.
 
     The first one made with arguments sets the state; later ones may leave arguments out or repeat them.
@@ -491,10 +465,7 @@ class PluginManager(TenantPluginManager):
 
     @classmethod
     def reset(cls) -> None:
-        """Forget the process-wide state. Instances that exist start over, empty. Plugins are not shut down.
-
-        On `TenantPluginManager` there is nothing shared to forget.
-        """
+        """Forget the process-wide state. Instances that exist start over, empty. Plugins are not shut down."""
         global _singleton
         with PluginManager._shared_lock:
             shared = PluginManager._shared
@@ -503,6 +474,40 @@ class PluginManager(TenantPluginManager):
             # Instances made before keep this dictionary; the next one made starts with an empty one.
             PluginManager._shared = {}
             _singleton = None
+
+
+class TenantPluginManager(PluginManager):
+    """A manager with a state of its own; a host may make as many as it likes.
+
+    Example:
+        >>> manager = TenantPluginManager(Config())
+        >>> manager.plugin_count
+        0
+    """
+
+    def __init__(
+        self,
+        config: str | Config,
+        timeout: float | None = DEFAULT_PLUGIN_TIMEOUT,
+        observability: ObservabilityProvider | None = None,
+        hook_policies: dict[str, HookPayloadPolicy] | None = None,
+        default_hook_policy: str | DefaultHookPolicy | None = None,
+    ) -> None:
+        """Load the configuration; plugins are made by `initialize()`.
+
+        Args:
+            config: A `Config`, the path of a YAML file, or `""` for none.
+            timeout: Seconds for each plugin without a `timeout_s` of its own.
+
+        Raises:
+            ConfigFileNotFound: The file is not there.
+            ConfigError: The file has faults; all of them are listed.
+        """
+        self._set_up(config, timeout, observability, hook_policies, default_hook_policy)
+
+    @classmethod
+    def reset(cls) -> None:
+        """Do nothing: a tenant's manager shares no state."""
 
 
 _singleton: PluginManager | None = None

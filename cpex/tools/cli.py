@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 
 from cpex.framework.settings import get_cli_settings
+from cpex.tools.check import check
+from cpex.tools.run.command import run
 
 __all__ = ["app", "main"]
 
@@ -39,6 +41,10 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+app.command()(run)
+app.command()(check)
 
 
 def main() -> None:

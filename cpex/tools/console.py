@@ -6,19 +6,32 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import typer
 
-from cpex.framework.errors import Fault
 from cpex.tools.exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    # Costs more than the rest of the command line; those who have a fault have loaded it.
     from rich.console import Console
     from rich.text import Text
 
-__all__ = ["clean_end", "console_for", "error_text", "plain", "plugins_print_to_stderr", "print_json", "warning_text"]
+    from cpex.framework.errors import Fault
 
+__all__ = [
+    "STANDARD",
+    "clean_end",
+    "complain",
+    "console_for",
+    "fault_text",
+    "plain",
+    "plugins_print_to_stderr",
+    "print_json",
+]
+
+STANDARD = "-"
+"""In place of a file name: standard input or output."""
 _WIDE = 200
 """Columns where the output is no terminal, so that no row of a table is broken."""
 
@@ -49,14 +62,14 @@ def print_json(document: Any, file: IO[str]) -> None:
     file.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
 
 
-def error_text(fault: Fault) -> str:
-    """A fault as printed: what, where, and how to mend it."""
-    return fault.render()
+def fault_text(fault: Fault, severity: Literal["error", "warning"] = "error") -> str:
+    """A fault as it is printed: what, where, and how to mend it."""
+    return severity + fault.render().removeprefix("error")
 
 
-def warning_text(fault: Fault) -> str:
-    """The same for what does no harm."""
-    return "warning" + fault.render().removeprefix("error")
+def complain(fault: Fault, severity: Literal["error", "warning"] = "error") -> None:
+    """Print a fault on standard error."""
+    sys.stderr.write(fault_text(fault, severity) + "\n")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 Both are JSON Lines, UTF-8, one object a line. This module knows their form; what an event means to a pipeline is the
 business of `cpex.tools.run`.
 
-Source: docs/reference/cli.md, "Events and decisions".
+Source: docs/reference/events.md.
 """
 
 from __future__ import annotations

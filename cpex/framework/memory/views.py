@@ -19,6 +19,8 @@ _new = object.__new__
 _COUNTED = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
 SOLE_REFERENCE = 2 if _COUNTED else -1
 """`getrefcount` of an object that nothing but one local variable refers to."""
+_SOLE_ARGUMENT = 3 if _COUNTED else -1
+"""The same for an argument, which the caller's variable refers to as well."""
 getrefcount = getattr(sys, "getrefcount", lambda _: 0)
 
 
@@ -113,8 +115,11 @@ def wrap_payload_for_isolation(payload: Any) -> Any:
 
 
 def settle(view: Any) -> None:
-    """Make a view independent of its original, because somebody may still look at it after the call."""
-    if isinstance(view, LazyModel):
+    """Make a view independent of its original where somebody may still look at it after the call.
+
+    A view that only the caller's local variable refers to is left as it is: what nobody has touched costs nothing.
+    """
+    if getrefcount(view) != _SOLE_ARGUMENT and isinstance(view, LazyModel):
         complete(view)
 
 
@@ -132,6 +137,15 @@ class ContextSource:
         context: PluginContext = _new(PluginContext)
         set_raw_dict(context, {PENDING: self})
         return context
+
+    def continued(self, context: PluginContext | None) -> PluginContext:
+        """A context of its own that goes on from another one, whose state it copies now."""
+        result = self.fresh()
+        if context is not None:
+            # Only what is there: a context that nobody has touched has no state yet.
+            values = raw_dict(context)
+            raw_dict(result).update({name: copy_tree(values[name]) for name in ("state", "metadata") if name in values})
+        return result
 
     def renew(self, context: PluginContext) -> None:
         """Point a context from an earlier hook of the request at this call's global context."""
@@ -235,10 +249,7 @@ def state_changes(context: PluginContext, host: GlobalContext) -> list[StateChan
 
 def snapshot_context(context: PluginContext | None, host: GlobalContext) -> PluginContext:
     """A context of its own for a background plugin: its state continued, everything copied now."""
-    result = ContextSource(host).fresh()
-    if context is not None:
-        result.state = copy_tree(context.state)
-        result.metadata = copy_tree(context.metadata)
+    result = ContextSource(host).continued(context)
     complete(result)
     complete(result.global_context)
     return result

@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any
 
 from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PluginViolationError, convert_exception_to_error
 from cpex.framework.memory.copying import copy_tree
-from cpex.framework.memory.views import snapshot_context, view_global_context, views_of
-from cpex.framework.models.context import PluginContext
+from cpex.framework.memory.table import ContextTable
+from cpex.framework.memory.views import ContextSource, snapshot_context, view_global_context, views_of
 from cpex.framework.models.lazy import complete
 from cpex.framework.models.mode import ControlExecutionStatus, OnError
 from cpex.framework.models.record import ControlExecutionRecord
@@ -27,6 +28,7 @@ from cpex.framework.pipeline.background import Background
 from cpex.framework.pipeline.call import ExecutionContext
 from cpex.framework.pipeline.phases import admitted, invoke, run_serial
 from cpex.framework.pipeline.plan import Observer, Step
+from cpex.framework.pipeline.relay import relay
 from cpex.framework.pipeline.stepping import DeadlineReached
 
 logger = logging.getLogger("cpex.framework.manager")
@@ -43,18 +45,18 @@ class Redaction:
             self._task = background.spawn(lambda: _redact(call, self._payload, background), "redaction")
             self.possible = self._task is not None
 
-    async def view(self) -> Any:
-        """A view of the payload for one background plugin.
+    async def payload(self) -> Any:
+        """The payload that may be shown; everyone who looks at it needs a view of their own.
 
         Raises:
             RedactionFailed: The payload must not be shown.
         """
         if self._task is not None:
-            # Shielded: one background plugin's end must not take the redaction from the others.
+            # Shielded: one background task's end must not take the redaction from the others.
             self._payload = await asyncio.shield(self._task)
         if not self.possible or self._payload is _FAILED:
             raise RedactionFailed
-        return views_of(self._payload).view()
+        return self._payload
 
 
 class RedactionFailed(Exception):
@@ -85,70 +87,109 @@ async def _redact(call: ExecutionContext, payload: Any, background: Background) 
     return inner.final_change() if inner.reply is None else inner.payload
 
 
+class _BackgroundTurn:
+    """One fire-and-forget plugin's turn: what it is handed, and its record, completed in place."""
+
+    __slots__ = ("context", "failure", "record", "step")
+
+    def __init__(self, call: ExecutionContext, step: Step, host: ContextSource) -> None:
+        self.step = step
+        self.failure: PluginErrorModel | None = None
+        key = call.request_id + step.uuid
+        self.context = host.continued(
+            call.table.peek(key) if isinstance(call.table, ContextTable) else call.table.get(key)
+        )
+        # Past the table's own bookkeeping: entries that nobody has touched need not be made for this one.
+        dict.__setitem__(call.table, key, self.context)
+        self.record = step.record(requested_allow=None, matched=None, pending=True)
+        call.trail.append(self.record)
+
+
 def start_background(call: ExecutionContext, background: Background) -> list[asyncio.Task[Any]]:
-    """Start the fire-and-forget plugins of a call that was decided."""
+    """Start the fire-and-forget plugins of a call that was decided.
+
+    Returns:
+        The task that ends when all of them have. Its result is the error of a single plugin (`None` without one), or a
+        list of the errors of several.
+    """
     steps = [step for step in call.plan.background if admitted(call, step)]
     if not steps:
         return []
+    # Taken now, once for all of them: afterwards the host's objects are the host's again.
+    host = view_global_context(call.global_context)
+    complete(host)
+    source = ContextSource(host)
+    turns = [_BackgroundTurn(call, step, source) for step in steps]
     redaction = Redaction(call, background)
-    tasks = [_start(call, step, redaction, background) for step in steps]
-    return [task for task in tasks if task is not None]
+    what = turns[0].step.name
+    task = background.spawn(functools.partial(_run_all, call, turns, redaction, background), what)
+    if task is not None:
+        return [task]
+    background.refused += len(turns) - 1
+    for turn in turns:
+        _skip(turn.record, "background_limit")
+    return []
 
 
-def _start(
-    call: ExecutionContext, step: Step, redaction: Redaction, background: Background
-) -> asyncio.Task[Any] | None:
-    key = call.request_id + step.uuid
-    context = call.table[key] = snapshot_context(call.table.get(key), call.global_context)
-    record = step.record(requested_allow=None, matched=None, pending=True)
-    task = background.spawn(lambda: _run(call, step, context, redaction, record, background), step.name)
-    if task is None:
-        record.status, record.pending = ControlExecutionStatus.SKIPPED, False
-        record.error_code = "background_limit"
-    call.trail.append(record)
-    return task
+async def _run_all(
+    call: ExecutionContext, turns: list[_BackgroundTurn], redaction: Redaction, background: Background
+) -> PluginErrorModel | list[PluginErrorModel] | None:
+    followers: list[asyncio.Task[Any]] = []
 
+    def spawn(begin: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[Any] | None:
+        task = background.spawn(begin, turns[0].step.name) if len(background) < background.limit else None
+        if task is not None:
+            followers.append(task)
+        return task
 
-async def _run(
-    call: ExecutionContext,
-    step: Step,
-    context: PluginContext,
-    redaction: Redaction,
-    record: ControlExecutionRecord,
-    background: Background,
-) -> PluginErrorModel | None:
-    """One background plugin, from snapshot to true record. Never raises but for cancellation."""
-    started = elapsed_ns()
     try:
-        view = await redaction.view()
-        started = elapsed_ns()
-        span = call.tracer.start(step, call.limit_of(step)) if call.tracer is not None else None
-        status = "error"
-        try:
-            result = await invoke(call, step, view, context, started)
-            status = "ok"
-        finally:
-            if call.tracer is not None:
-                call.tracer.end(span, status)
-        del result
-        return None
+        payload = await redaction.payload()
+        await relay(iter(turns), lambda turn: _run(call, turn, views_of(payload).view(), background), spawn)
+        for task in followers:
+            await task
     except RedactionFailed:
-        background.skipped += 1
-        record.status, record.error_code = ControlExecutionStatus.SKIPPED, "redaction_failed"
-        logger.error("Background plugin %s was skipped: the payload could not be redacted for it", step.name)
-        return None
+        background.skipped += len(turns)
+        for turn in turns:
+            _skip(turn.record, "redaction_failed")
+        logger.error("Background plugins were skipped: the payload of hook %s could not be redacted", call.plan.hook)
+    except asyncio.CancelledError:
+        for task in followers:
+            task.cancel()
+        for turn in turns:
+            if turn.record.pending:
+                turn.record.status, turn.record.pending = ControlExecutionStatus.CANCELLED, False
+        raise
+    failures = [turn.failure for turn in turns if turn.failure is not None]
+    return failures if len(turns) > 1 else next(iter(failures), None)
+
+
+def _skip(record: ControlExecutionRecord, code: str) -> None:
+    record.status, record.error_code, record.pending = ControlExecutionStatus.SKIPPED, code, False
+
+
+async def _run(call: ExecutionContext, turn: _BackgroundTurn, view: Any, background: Background) -> None:
+    """One background plugin, from snapshot to true record. Never raises but for cancellation."""
+    step, record, tracer = turn.step, turn.record, call.tracer
+    started = elapsed_ns()
+    span = tracer.start(step, call.limit_of(step)) if tracer is not None else None
+    status = "error"
+    try:
+        await invoke(call, step, view, turn.context, started)
+        status = "ok"
     except asyncio.CancelledError:
         record.status = ControlExecutionStatus.CANCELLED
         raise
     # Its answer is ignored, a denial like any other.
     except PluginViolationError:
-        return None
+        pass
     # Plugin boundary.
     except Exception as error:
-        return _failed(call, step, error, record)
+        turn.failure = _failed(call, step, error, record)
     finally:
         record.duration_ns = elapsed_ns() - started
         record.pending = False
+        if tracer is not None:
+            tracer.end(span, status)
 
 
 def _failed(call: ExecutionContext, step: Step, error: Exception, record: ControlExecutionRecord) -> PluginErrorModel:
@@ -187,7 +228,7 @@ async def _tell(
     error: BaseException | None,
 ) -> None:
     try:
-        payload = await redaction.view()
+        payload = views_of(await redaction.payload()).view()
     except RedactionFailed:
         # The outcome is still told (refunds depend on it), without what may not be shown.
         payload = None

@@ -25,7 +25,7 @@ from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMo
 from cpex.framework.models.outcome import HookOutcome
 from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginErrorModel, PluginResult, PluginViolation
-from cpex.framework.pipeline.acceptance import Rules, accept
+from cpex.framework.pipeline.acceptance import Accepted, Rules, accept
 from cpex.framework.pipeline.disabling import Disabled
 from cpex.framework.pipeline.plan import HookPlan, Step
 from cpex.framework.pipeline.stepping import DeadlineReached
@@ -226,16 +226,17 @@ class ExecutionContext(PhaseState):
 
     def gather(self, step: Step, result: PluginResult[Any]) -> None:
         """Take over what every answer may carry, whatever the mode: metadata, headers, retry delay."""
+        # Nothing counts before all of it has proved usable: assigned fields of a result are not validated.
+        metadata, headers = self.metadata, self.http_headers
         if result.metadata:
-            self.metadata = self.metadata or {}
-            self.metadata.update(
-                (key, value) for key, value in result.metadata.items() if key not in RESERVED_INTERNAL_METADATA_KEYS
-            )
+            told = {key: value for key, value in result.metadata.items() if key not in RESERVED_INTERNAL_METADATA_KEYS}
+            metadata = {**(metadata or {}), **told}
         if result.http_headers:
-            self.http_headers = {**(self.http_headers or {}), **result.http_headers}
-        self.retry_delay_ms = max(self.retry_delay_ms, result.retry_delay_ms or 0)
+            headers = {**(headers or {}), **result.http_headers}
+        delay = max(self.retry_delay_ms, result.retry_delay_ms or 0)
         if result.violation is not None:
             result.violation.plugin_name = step.name
+        self.metadata, self.http_headers, self.retry_delay_ms = metadata, headers, delay
 
     def answered(self, step: Step, view: Any, result: Any, duration_ns: int) -> None:
         """Take in an answer that is not a plain allow.
@@ -253,17 +254,19 @@ class ExecutionContext(PhaseState):
             self.gather(step, result)
             self.halt(step, result.violation, result.denial_metadata, duration_ns)
             return
-        payload_modified = extensions_modified = False
-        if step.rewrites:
-            extensions_modified = self._take_extensions(step, result)
-            payload_modified = self._take_payload(step, view, result)
+        extensions = self._judge_extensions(step, result) if step.rewrites else None
+        accepted = self._judge_payload(step, view, result) if step.rewrites else None
         self.gather(step, result)
-        changed = payload_modified or extensions_modified
+        if extensions is not None:
+            self.extensions, self.extensions_modified = extensions, True
+        if accepted is not None:
+            self._take_payload(step, accepted)
+        changed = accepted is not None or extensions is not None
         changes: dict[str, Any] = {
             "matched": changed,
             "applied": changed,
-            "payload_modified": payload_modified,
-            "extensions_modified": extensions_modified,
+            "payload_modified": accepted is not None,
+            "extensions_modified": extensions is not None,
         }
         if denied:
             changes |= self._would_deny(step, result.violation)
@@ -273,15 +276,15 @@ class ExecutionContext(PhaseState):
         """What may be written in this hook."""
         return Rules(self.engine.hook_policies.get(self.plan.hook), self.engine.default_hook_policy)
 
-    def _take_payload(self, step: Step, view: Any, result: PluginResult[Any]) -> bool:
+    def _judge_payload(self, step: Step, view: Any, result: PluginResult[Any]) -> Accepted | None:
         returned = result.modified_payload
         if returned is None:
-            return False
-        accepted = accept(
+            return None
+        return accept(
             self.plan, self.rules(), step.name, current=self.payload, shown=view, returned=returned, reply=self.reply
         )
-        if accepted is None:
-            return False
+
+    def _take_payload(self, step: Step, accepted: Accepted) -> None:
         if accepted.is_reply:
             self.reply = accepted.reply
         else:
@@ -289,19 +292,15 @@ class ExecutionContext(PhaseState):
             self.views = views_of(accepted.payload)
         self.payload_modified = True
         self.decider = step.name
-        return True
 
-    def _take_extensions(self, step: Step, result: PluginResult[Any]) -> bool:
+    def _judge_extensions(self, step: Step, result: PluginResult[Any]) -> Extensions | None:
+        """The container that this answer makes, or `None` when it changes nothing."""
         returned = result.modified_extensions
         if returned is None:
-            return False
+            return None
         before = self.extensions if self.extensions is not None else Extensions()
         merged = merge_extensions(before, returned, step.capabilities, step.name)
-        if merged is None or merged is before:
-            return False
-        self.extensions = merged
-        self.extensions_modified = True
-        return True
+        return None if merged is before else merged
 
     def _would_deny(self, step: Step, violation: PluginViolation | None) -> dict[str, Any]:
         """Note a denial that the plugin's mode does not let through."""
@@ -493,7 +492,9 @@ class ExecutionContext(PhaseState):
                 message += f" {step.name}: {violation.code} - {violation.reason} ({violation.description})"
             error = PluginViolationError(message, violation=violation)
         error.executions = self.records()
-        attach_denial_outcome(error, error.executions[-1], self.denial_metadata)
+        # Not simply the last one: siblings that were cancelled come behind it.
+        denials = [each for each in error.executions if each.plugin_id == step.uuid and each.requested_allow is False]
+        attach_denial_outcome(error, denials[-1], self.denial_metadata)
         return error
 
     def outcome(self, payload: Any, error: BaseException | None) -> HookOutcome:

@@ -90,7 +90,7 @@ async def carry_on(coroutine: Coroutine[Any, Any, Any], context: Context, waitin
             raise
         raise DeadlineReached from error
     if deadline.disarm() and deadline.cancellation is not None:
-        # The caller's cancellation is not the handler's to swallow. The very exception: cancel scopes know theirs by it.
+        # The caller's cancellation is not the handler's to swallow. Cancel scopes know theirs by the very exception.
         raise deadline.cancellation
     if deadline.fired:
         # An answer after the deadline is no answer: the same handler must not pass on one run and fail on the next.

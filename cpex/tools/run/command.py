@@ -1,38 +1,19 @@
-"""The command `cpex run`: from arguments to an exit code."""
+"""The command `cpex run`: its options, and what they may not ask for together.
+
+The engine is imported when a run begins, so that help and version cost little.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
 import os
 import stat
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import IO, Annotated, BinaryIO
+from typing import Annotated
 
 import typer
 
-from cpex.framework.clock import SystemClock
-from cpex.framework.errors import ConfigError, Fault, PluginLoadError
-from cpex.framework.loader.config import config_digest
-from cpex.framework.manager import TenantPluginManager
-from cpex.framework.models.config import Config
-from cpex.tools.console import clean_end, console_for, error_text, plugins_print_to_stderr, print_json
-from cpex.tools.events import Decision
-from cpex.tools.exit_codes import ExitCode
-from cpex.tools.logs import ENGINE, LogPrinter, logs_to_stderr
-from cpex.tools.run.lines import read_lines
-from cpex.tools.run.progress import progress
-from cpex.tools.run.replay import Replay
-from cpex.tools.run.report import Summary, print_summary
-from cpex.tools.run.tally import Tally
+from cpex.tools.console import STANDARD, clean_end
 
 __all__ = ["run"]
-
-STANDARD = "-"
-_REAL = SystemClock()
 
 
 def run(
@@ -56,190 +37,22 @@ def run(
     Example: cpex run events.jsonl --config plugins.yaml --out decisions.jsonl
     """
     _refuse_clashes(events, out, as_json)
+    from cpex.tools.run.execution import Run
+
     with clean_end():
-        raise typer.Exit(_Run(events, config, out, fail_on_deny, as_json, show_removed, verbose).execute())
+        raise typer.Exit(Run(events, config, out, fail_on_deny, as_json, show_removed, verbose).execute())
 
 
 def _refuse_clashes(events: str, out: str | None, as_json: bool) -> None:
     if as_json and out == STANDARD:
         raise typer.BadParameter("decisions and summary cannot both go to standard output; give `--out` a file")
-    both_files = out not in (None, STANDARD) and events != STANDARD
-    if both_files and out is not None and os.path.exists(out) and os.path.exists(events):
-        if stat.S_ISREG(os.stat(out).st_mode) and os.path.samefile(events, out):
-            raise typer.BadParameter(f"`--out {out}` is the file of events and would be overwritten; give another")
+    if out not in (None, STANDARD) and _is_same_file(events, out):
+        raise typer.BadParameter(f"`--out {out}` is the file of events and would be overwritten; give another")
 
 
-class _Refused(Exception):
-    """The run cannot begin; the reason has been printed."""
-
-
-@dataclass
-class _Run:
-    events: str
-    config: str
-    out: str | None
-    fail_on_deny: bool
-    as_json: bool
-    show_removed: bool
-    verbose: bool
-    tally: Tally = field(default_factory=Tally)
-
-    def execute(self) -> ExitCode:
-        """Do everything, and say how it ended."""
-        try:
-            with contextlib.ExitStack() as stack:
-                stdout = stack.enter_context(plugins_print_to_stderr())
-                logs = stack.enter_context(logs_to_stderr(self.verbose))
-                source = self._open_source(stack)
-                manager = self._manager()
-                sink = self._open_sink(stack, stdout)
-                summary = asyncio.run(self._replay(manager, source, sink, logs))
-        except _Refused:
-            return ExitCode.FAILURE
-        self._report(summary)
-        return self._code(summary)
-
-    def _open_source(self, stack: contextlib.ExitStack) -> int:
-        if self.events == STANDARD:
-            return sys.stdin.fileno()
-        try:
-            descriptor = os.open(self.events, os.O_RDONLY)
-            # Opening a folder succeeds, reading it does not.
-            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-                os.close(descriptor)
-                raise IsADirectoryError(None, "it is a folder")
-        except OSError as error:
-            raise _refused("events-unreadable", f"events file `{self.events}` cannot be read", error) from error
-        stack.callback(os.close, descriptor)
-        return descriptor
-
-    def _open_sink(self, stack: contextlib.ExitStack, stdout: IO[str]) -> BinaryIO | None:
-        if self.out is None:
-            return None
-        if self.out == STANDARD:
-            # `IO[str]` does not promise a buffer below; standard output has one.
-            buffer: BinaryIO = stdout.buffer  # type: ignore[attr-defined]
-            return buffer
-        try:
-            return stack.enter_context(open(self.out, "wb"))
-        except OSError as error:
-            raise _refused("decisions-unwritable", f"decisions cannot be written to `{self.out}`", error) from error
-
-    def _manager(self) -> TenantPluginManager:
-        try:
-            return TenantPluginManager(self.config)
-        except ConfigError as error:
-            for fault in error.faults:
-                _complain(fault)
-            raise _Refused from error
-
-    async def _replay(
-        self, manager: TenantPluginManager, source: int, sink: BinaryIO | None, logs: LogPrinter
-    ) -> Summary:
-        await self._start(manager, logs)
-        config = config_digest(manager.config or Config())
-        started_ns = _REAL.monotonic_ns()
-        try:
-            with progress(self.tally, _size(source), sys.stderr) as advance:
-                replay = Replay(
-                    manager,
-                    self._file,
-                    on_decision=self._decision_taker(sink, config, lambda: advance(replay.reached)),
-                    on_fault=self._take_fault,
-                    show_removed=self.show_removed,
-                )
-                complete = await replay.run(read_lines(source, sink.flush if sink is not None else _nothing))
-            duration_s = (_REAL.monotonic_ns() - started_ns) / 1e9
-        finally:
-            await manager.shutdown()
-        replay.finish()
-        if sink is not None:
-            sink.flush()
-        return Summary(
-            file=self._file,
-            config=config,
-            tally=self.tally,
-            duration_s=duration_s,
-            interrupted=not complete,
-            disabled=tuple(sorted(manager.disabled_plugins)),
-            missing=tuple(manager.failed_plugins),
-            refused=manager.executor.background.refused,
-        )
-
-    async def _start(self, manager: TenantPluginManager, logs: LogPrinter) -> None:
-        # Failures to start are told below, with their places.
-        logs.thresholds[ENGINE] = logging.CRITICAL
-        try:
-            await manager.initialize()
-        except PluginLoadError as error:
-            for each in error.failures:
-                _complain(_start_fault(each.plugin, each.cause, each.location))
-            raise _Refused from error
-        for failed in manager.failed_plugins.values():
-            fault = _start_fault(failed.name, failed.error, failed.location)
-            sys.stderr.write("warning" + fault.render().removeprefix("error") + "\n")
-        # Denials, would-be denials and disabled plugins are in the summary; failures are logged.
-        logs.thresholds[ENGINE] = logging.ERROR
-
-    def _decision_taker(
-        self, sink: BinaryIO | None, config: str, advance: Callable[[], None]
-    ) -> Callable[[Decision], None]:
-        def take(decision: Decision) -> None:
-            self.tally.count(decision)
-            if sink is not None:
-                sink.write(decision.line(config))
-            advance()
-
-        return take
-
-    def _take_fault(self, fault: Fault) -> None:
-        self.tally.bad_lines += 1
-        _complain(fault)
-
-    def _report(self, summary: Summary) -> None:
-        if self.as_json:
-            print_json(summary.document(), sys.stdout)
-        else:
-            # Decisions on standard output leave no room there for anything else.
-            print_summary(summary, console_for(sys.stderr if self.out == STANDARD else sys.stdout))
-
-    def _code(self, summary: Summary) -> ExitCode:
-        if summary.interrupted:
-            return ExitCode.INTERRUPTED
-        if self.fail_on_deny and self.tally.denied:
-            return ExitCode.DENIED
-        return ExitCode.FAILURE if self.tally.bad_lines or self.tally.failed else ExitCode.OK
-
-    @property
-    def _file(self) -> str:
-        return "<stdin>" if self.events == STANDARD else self.events
-
-
-def _nothing() -> None:
-    """There is nothing to flush."""
-
-
-def _size(descriptor: int) -> int | None:
-    """Bytes of a regular file."""
-    status = os.fstat(descriptor)
-    return status.st_size if stat.S_ISREG(status.st_mode) else None
-
-
-def _complain(fault: Fault) -> None:
-    sys.stderr.write(error_text(fault) + "\n")
-
-
-def _refused(code: str, what: str, error: OSError) -> _Refused:
-    reason = error.strerror or str(error)
-    _complain(Fault(code=code, message=f"{what}: {reason[:1].lower()}{reason[1:]}", help="check the path"))
-    return _Refused()
-
-
-def _start_fault(plugin: str, cause: BaseException, location: str | None) -> Fault:
-    why = " ".join(f"{type(cause).__name__}: {cause}".split())[:500]
-    return Fault(
-        code="plugin-start",
-        message=f"plugin `{plugin}` did not start: {why}",
-        file=location,
-        help="`cpex check` tells whether it is the configuration",
-    )
+def _is_same_file(events: str, out: str) -> bool:
+    try:
+        # Devices may well be both.
+        return stat.S_ISREG(os.stat(out).st_mode) and os.path.samefile(events, out)
+    except OSError:
+        return False

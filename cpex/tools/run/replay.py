@@ -34,7 +34,7 @@ __all__ = ["MAX_HELD", "Replay"]
 MAX_HELD = 256
 """Decisions that wait for slow background plugins; beyond it the next event waits, too."""
 PATIENCE_S = 0.05
-"""Seconds that an event is held up by the background work of those before it."""
+"""Seconds that an event is held up by the background work of the one before; halved each time they were in vain."""
 _TASK_PREFIX = "cpex:"
 """How the pipeline names the tasks of background work."""
 
@@ -75,6 +75,8 @@ class Replay:
         self._show_removed = show_removed
         self._timeline = Timeline()
         self._requests = OpenRequests()
+        self._patience_s = PATIENCE_S
+        self._slow: set[asyncio.Task[Any]] = set()
         self._held: deque[tuple[Decision, Collection[asyncio.Task[Any]]]] = deque()
 
     async def run(self, lines: AsyncIterable[Line]) -> bool:
@@ -210,16 +212,19 @@ class Replay:
 
     async def _settle(self) -> None:
         """Let background work end, unless it takes long; leave room for that of the next event."""
-        running = _background_tasks()
-        if not running:
+        new = _background_tasks() - self._slow
+        if new:
+            _, late = await asyncio.wait(new, timeout=self._patience_s)
+            # A back end that does not answer must not cost every event the whole patience.
+            self._patience_s = self._patience_s / 2 if late else PATIENCE_S
+        else:
             # Cancellation and signals are only heard when the loop gets its turn.
             await asyncio.sleep(0)
-            return
-        await asyncio.wait(running, timeout=PATIENCE_S)
+        self._slow = _background_tasks()
         background = self._manager.executor.background
-        while len(background) > background.limit // 2 and (running := _background_tasks()):
+        while self._slow and len(background) > background.limit // 2:
             # Beyond the limit the pipeline refuses background work; a recorded stream can wait instead.
-            await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            _, self._slow = await asyncio.wait(self._slow, return_when=asyncio.FIRST_COMPLETED)
 
     async def _release(self, most: int) -> None:
         """Tell the decisions whose background plugins have ended, and wait until no more than `most` are held."""
@@ -234,8 +239,8 @@ class Replay:
             self._on_decision(decision)
 
 
-def _background_tasks() -> list[asyncio.Task[Any]]:
-    return [task for task in asyncio.all_tasks() if task.get_name().startswith(_TASK_PREFIX)]
+def _background_tasks() -> set[asyncio.Task[Any]]:
+    return {task for task in asyncio.all_tasks() if task.get_name().startswith(_TASK_PREFIX)}
 
 
 def _failed(event: Event, error: PluginError | PayloadSizeError, duration_ns: int) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["Summary", "print_summary"]
 
 _MOST_ROWS = 12
+_ROOMY = 110
+"""Columns of a terminal that has room for everything."""
 _NS_PER_US = 1000
 
 
@@ -58,14 +61,19 @@ class Summary:
                 {"plugin": plugin or None, "code": code, "message": message, "count": count}
                 for (plugin, code, message), count in tally.failures.most_common()
             ],
-            "findings": [
-                {"plugin": plugin, "kind": kind, "label": label, "count": count}
-                for (plugin, kind, label), count in tally.findings.most_common()
-            ],
+            "rewritten": _findings(tally.rewritten),
+            "found": _findings(tally.findings),
             "disabled_plugins": list(self.disabled),
             "missing_plugins": list(self.missing),
             "background_refused": self.refused,
         }
+
+
+def _findings(counts: Counter[tuple[str, str, str]]) -> list[dict[str, Any]]:
+    return [
+        {"plugin": plugin, "kind": kind, "label": label, "count": count}
+        for (plugin, kind, label), count in counts.most_common()
+    ]
 
 
 def _plugin(tally: PluginTally) -> dict[str, Any]:
@@ -106,18 +114,17 @@ def print_summary(summary: Summary, console: Console) -> None:
     """Print who was denied, what was changed and found, and how long each plugin took."""
     tally = summary.tally
     _print_headline(summary, console)
-    if tally.denials:
-        console.print()
-        console.print(_denial_table(_by_count(tally.denials.values())))
-    if tally.findings:
-        console.print()
-        console.print(_findings_table(tally))
-    if tally.failures:
-        console.print()
-        console.print(_failure_table(tally))
-    if tally.plugins:
-        console.print()
-        console.print(_plugin_table(tally))
+    tables = [
+        _denial_table(_by_count(tally.denials.values())),
+        _findings_table("Redacted or rewritten", tally.rewritten),
+        _findings_table("Found", tally.findings),
+        _failure_table(tally),
+        _plugin_table(tally, console.width),
+    ]
+    for table in tables:
+        if table.row_count:
+            console.print()
+            console.print(table)
     _print_notes(summary, console)
 
 
@@ -156,11 +163,19 @@ def _table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for name in columns:
-        table.add_column(name, overflow="fold")
+        # Names without blanks are cut where a terminal is narrow, sentences are wrapped.
+        table.add_column(name, overflow="ellipsis")
     for name in numbers:
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     return table
 
 
@@ -175,10 +190,10 @@ def _denial_table(groups: list[DenialGroup]) -> Table:
     return table
 
 
-def _findings_table(tally: Tally) -> Table:
-    table = _table("Found", "plugin", "what", "by type")
+def _findings_table(title: str, counts: Counter[tuple[str, str, str]]) -> Table:
+    table = _table(title, "plugin", "what", "how many")
     by_kind: dict[tuple[str, str], list[str]] = {}
-    for (plugin, kind, label), count in tally.findings.most_common():
+    for (plugin, kind, label), count in counts.most_common():
         by_kind.setdefault((plugin, kind), []).append(f"{label} {count:,}")
     for (plugin, kind), labels in list(by_kind.items())[:_MOST_ROWS]:
         table.add_row(plain(plugin), plain(kind), plain(" · ".join(labels), limit=400))
@@ -194,20 +209,27 @@ def _failure_table(tally: Tally) -> Table:
     return table
 
 
-def _plugin_table(tally: Tally) -> Table:
+def _plugin_table(tally: Tally, width: int) -> Table:
     numbers = ("calls", "denied", "would deny", "changed", "errors", "p50", "p99")
-    table = _table("Plugins", "plugin", "hook", "mode", numbers=numbers)
-    for each in tally.plugins.values():
-        counts = (each.calls, each.denials, each.would_be_denials, each.changes, each.errors)
-        table.add_row(
-            plain(each.plugin),
-            plain(each.hook),
-            each.mode,
-            *(f"{count:,}" if count else "-" for count in counts),
-            _duration(each.durations.quantile(0.5)),
-            _duration(each.durations.quantile(0.99)),
-        )
+    rows = list(tally.plugins.values())
+    if width >= _ROOMY:
+        table = _table("Plugins", "plugin", "hook", "mode", numbers=numbers)
+        for each in rows:
+            table.add_row(plain(each.plugin), plain(each.hook), each.mode, *_numbers(each))
+        return table
+    table = _table("Plugins", "hook and plugin", numbers=numbers)
+    for hook in dict.fromkeys(each.hook for each in rows):
+        table.add_row(plain(hook), style="bold")
+        for each in rows:
+            if each.hook == hook:
+                table.add_row(plain(f"  {each.plugin}"), *_numbers(each))
     return table
+
+
+def _numbers(tally: PluginTally) -> list[str]:
+    counts = (tally.calls, tally.denials, tally.would_be_denials, tally.changes, tally.errors)
+    durations = (tally.durations.quantile(0.5), tally.durations.quantile(0.99))
+    return [f"{count:,}" if count else "-" for count in counts] + [_duration(each) for each in durations]
 
 
 def _add_rest(table: Table, rows: int, count: int | None = None) -> None:

@@ -96,6 +96,7 @@ class Tally:
     Attributes:
         events: Events that were judged.
         findings: What plugins report to have found, `{(plugin, kind, label): count}`, e.g. personal data by type.
+        rewritten: The same for calls in which the plugin changed the payload.
     """
 
     def __init__(self) -> None:
@@ -111,6 +112,7 @@ class Tally:
         self.failures: Counter[tuple[str, str, str]] = Counter()
         """`{(plugin, code, message): count}`."""
         self.findings: Counter[tuple[str, str, str]] = Counter()
+        self.rewritten: Counter[tuple[str, str, str]] = Counter()
 
     def count(self, decision: Decision) -> None:
         """Take a decision in; its background plugins have ended."""
@@ -130,8 +132,9 @@ class Tally:
         elif not decision.allowed:
             self.denied += 1
             self._count_denial(decision)
+        rewriters = {record.plugin_name for record in decision.executions if record.payload_modified}
         for plugin, report in decision.metadata.items():
-            self._count_findings(plugin, report)
+            self._count_findings(plugin, report, self.rewritten if plugin in rewriters else self.findings)
 
     def _count_denial(self, decision: Decision) -> None:
         violation = decision.violation
@@ -147,12 +150,12 @@ class Tally:
         if len(group.subjects) < MAX_SUBJECTS:
             group.subjects.setdefault(_subject(decision))
 
-    def _count_findings(self, plugin: str, report: Any) -> None:
+    def _count_findings(self, plugin: str, report: Any, findings: Counter[tuple[str, str, str]]) -> None:
         """Take in counts that a plugin reports as `{kind: {label: number}}`; anything else is not for the summary."""
         for kind, counts in report.items() if isinstance(report, dict) else ():
             for label, number in counts.items() if isinstance(counts, dict) else ():
                 if type(number) is int and number > 0:
-                    self._add(self.findings, (str(plugin), str(kind), str(label)), number)
+                    self._add(findings, (str(plugin), str(kind), str(label)), number)
 
     @staticmethod
     def _add(counter: Counter[tuple[str, str, str]], key: tuple[str, str, str], number: int = 1) -> None:

@@ -1,0 +1,1 @@
+"""The common message format: what models, tools, prompts and resources say, in one shape, and read-only views of it."""
