@@ -124,6 +124,7 @@ class PluginsEnabledSettings(_EnvSettings):
     """Whether the framework is used at all."""
 
     enabled: bool = False
+    """Whether `get_plugin_manager()` makes a manager. The words `1`, `true`, `yes` and `on` count."""
 
 
 class PluginsStartupSettings(_EnvSettings):
@@ -155,12 +156,14 @@ class PluginsConfigPathSettings(_EnvSettings):
     """Where a plugin server finds its configuration."""
 
     config_path: str | None = None
+    """Path of the configuration file."""
 
 
 class PluginsPolicySettings(_EnvSettings):
     """What applies to hooks without a policy of their own."""
 
     default_hook_policy: Literal["allow", "deny"] = "allow"
+    """Whether plugins may write every field of such a hook's payload, or none."""
 
 
 class PluginsSsrfSettings(_EnvSettings):
@@ -176,6 +179,7 @@ class PluginsTransportSettings(_EnvSettings):
     OTHER_NAMES = {"unix_socket_path": ("UNIX_SOCKET_PATH", "PLUGINS_UNIX_SOCKET_PATH")}
 
     transport: str | None = None
+    """`http`, `stdio`, `grpc` or `unix`."""
     unix_socket_path: str | None = None
 
 

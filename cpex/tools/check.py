@@ -39,7 +39,7 @@ class Report:
 
 
 def check(
-    configs: Annotated[list[str], typer.Argument(metavar="FILE...", help="Configurations to look at.")],
+    configs: Annotated[list[str], typer.Argument(metavar="FILE", help="Configurations to look at.")],
     no_import: Annotated[
         bool, typer.Option("--no-import", help="Do not even import plugins; look at the files alone.")
     ] = False,
@@ -47,8 +47,11 @@ def check(
 ) -> None:
     """Validate configurations without running a hook or starting a plugin.
 
-    Every fault is told at once, with its place and how to mend it. Plugins are imported and constructed to see whether
-    they accept their settings and have the hooks that they list. Exits with 1 when there are faults.
+    Every fault is told at once, with its place and how to mend it. Plugins
+    are imported and constructed to see whether they accept their settings
+    and have the hooks that they list.
+
+    Exits with 0 when nothing is wrong, 1 when there are faults.
 
     Example: cpex check plugins.yaml
     """

@@ -8,6 +8,7 @@ import typer
 
 from cpex.framework.settings import get_cli_settings
 from cpex.tools.check import check
+from cpex.tools.plan import plan
 from cpex.tools.run.command import run
 
 __all__ = ["app", "main"]
@@ -45,6 +46,7 @@ def _options(
 
 app.command()(run)
 app.command()(check)
+app.command()(plan)
 
 
 def main() -> None:

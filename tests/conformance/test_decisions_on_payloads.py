@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import threading
 from typing import Any
 
+import orjson
 import pytest
+import yaml
 from pydantic import Field
 from support import allow, call, deny, manager_of, plugin, record_of, tool_payload
 
@@ -103,6 +107,23 @@ async def test_a_policy_filters_an_edited_view_like_any_other_change() -> None:
     closed = {"tool_pre_invoke": HookPayloadPolicy(writable_fields=frozenset({"name"}))}
     result, _ = await call(manager_of(plugin(edits_and_returns), hook_policies=closed))
     assert result.modified_payload is None
+
+
+@pytest.mark.conformance("D13")
+async def test_every_reader_sees_the_contents_of_what_is_handed_out() -> None:
+    found: list[Any] = []
+
+    async def reads(payload: Any, context: Any) -> PluginResult[Any]:
+        args = payload.args
+        found.append(
+            [type(args), type(args["list"]), pickle.loads(pickle.dumps(args)), yaml.safe_load(yaml.safe_dump(args))]
+        )
+        found.append([orjson.loads(orjson.dumps(args)), payload.model_dump()["args"], copy.deepcopy(args)])
+        return PluginResult()
+
+    content = {"list": [{"a": 1}], "text": "b"}
+    await call(manager_of(plugin(reads)), tool_payload(**content))
+    assert found == [[dict, list], [content] * 3, [content] * 3]
 
 
 @pytest.mark.conformance("D13a")

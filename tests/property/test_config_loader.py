@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any
 
+import pytest
 import yaml
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -210,6 +211,7 @@ def test_text_that_is_accepted_means_what_pyyaml_makes_of_it(text: str) -> None:
         assert same(None if root is None else root.value, yaml.load(text, Loader=yaml.CSafeLoader))
 
 
+@pytest.mark.conformance("D25")
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00")))
 def test_a_variable_never_changes_the_structure(value: str) -> None:

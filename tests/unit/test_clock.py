@@ -63,6 +63,7 @@ def test_the_former_clock_returns_also_after_an_error():
     assert now() != NOON
 
 
+@pytest.mark.conformance("D31")
 async def test_a_clock_is_inherited_by_tasks_and_unseen_by_other_contexts():
     async def told():
         return now()

@@ -64,6 +64,7 @@ def test_content_types_are_compared_without_parameters_and_without_wildcards(lis
     assert holds({"content_types": listed}, content_type=requested) is expected
 
 
+@pytest.mark.conformance("D5a")
 @pytest.mark.parametrize(
     ("user", "expected"),
     [
@@ -92,6 +93,7 @@ def test_everything_in_one_condition_must_hold_and_one_condition_is_enough():
     assert holds([both, {"server_ids": ["s"]}], server_id="s")
 
 
+@pytest.mark.conformance("D5a")
 @pytest.mark.parametrize(
     ("hook", "field", "attribute"),
     [
@@ -128,6 +130,7 @@ def test_an_entity_that_is_no_text_is_compared_by_its_text():
     assert get_matchable_value(SimpleNamespace(uri=Uri()), "resource_pre_fetch") == "file:///a"
 
 
+@pytest.mark.conformance("D5")
 @pytest.mark.parametrize("hook", ["http_pre_request", "identity_resolve", "custom"])
 def test_a_set_of_entities_that_a_hook_has_not_asks_for_nothing(hook):
     assert holds({"tools": ["other"]}, SimpleNamespace(raw_token="x", name="y"), hook)
@@ -143,6 +146,7 @@ def test_enum_members_and_strings_are_the_same_hook():
     assert get_matchable_value(TOOL, Hook.TOOL_PRE_INVOKE) == "search"
 
 
+@pytest.mark.conformance("D5", "D5a")
 @pytest.mark.parametrize("hook", ["cmf.tool_pre_invoke", "cmf.llm_output", "evaluate"])
 @pytest.mark.parametrize(
     ("field", "part"),
@@ -162,6 +166,7 @@ def test_any_entity_of_a_message_counts(hook, field, part):
     assert not holds({field: ["b"]}, message(other, part), hook)
 
 
+@pytest.mark.conformance("D5a")
 @pytest.mark.parametrize(
     "payload",
     [

@@ -75,6 +75,7 @@ def test_a_mark_without_a_hook_name_is_an_error(nothing: str | list[str]) -> Non
     assert str(caught.value) == '@hook needs the name of a hook, e.g. @hook("tool_pre_invoke")'
 
 
+@pytest.mark.conformance("D4")
 def test_both_classes_register_hooks_that_are_not_known_yet() -> None:
     @hook(NAMES, EmailPayload, EmailResult)
     async def handle(self, payload, context): ...

@@ -69,13 +69,17 @@ class PluginCondition(BaseModel):
     model_config = ConfigDict(defer_build=True)
 
     server_ids: set[str] | None = None
+    """Exact ids of servers."""
     tenant_ids: set[str] | None = None
+    """Exact ids of tenants."""
     tools: set[str] | None = None
     """Exact tool names."""
     prompts: set[str] | None = None
+    """Exact ids of prompts."""
     resources: set[str] | None = None
     """Exact URIs."""
     agents: set[str] | None = None
+    """Exact ids of agents."""
     user_patterns: list[str] | None = None
     """Parts of a user name; a user given as a dict is known by its `email`, `id`, `user_id` and `name`."""
     content_types: list[str] | None = None
@@ -97,31 +101,42 @@ class BaseTemplate(BaseModel):
     model_config = ConfigDict(defer_build=True)
 
     context: list[str] | None = None
+    """Keys of the request's context."""
     extensions: dict[str, Any] | None = None
+    """Slots of the request's extensions."""
 
 
 class ToolTemplate(BaseTemplate):
     """Fields of one tool's calls."""
 
     tool_name: str
+    """The tool's name."""
     fields: list[str] | None = None
+    """Fields of the request; `None` means all."""
     result: bool = False
+    """Whether the answer is meant as well."""
 
 
 class PromptTemplate(BaseTemplate):
     """Fields of one prompt."""
 
     prompt_name: str
+    """The prompt's name."""
     fields: list[str] | None = None
+    """Fields of the request; `None` means all."""
     result: bool = False
+    """Whether the answer is meant as well."""
 
 
 class ResourceTemplate(BaseTemplate):
     """Fields of one resource."""
 
     resource_uri: str
+    """The resource's URI."""
     fields: list[str] | None = None
+    """Fields of the request; `None` means all."""
     result: bool = False
+    """Whether the answer is meant as well."""
 
 
 class AppliedTo(BaseModel):
@@ -130,8 +145,11 @@ class AppliedTo(BaseModel):
     model_config = ConfigDict(defer_build=True)
 
     tools: list[ToolTemplate] | None = None
+    """Which calls of which tools."""
     prompts: list[PromptTemplate] | None = None
+    """Which prompts."""
     resources: list[ResourceTemplate] | None = None
+    """Which resources."""
 
 
 class PluginConfig(BaseModel):
@@ -143,17 +161,25 @@ class PluginConfig(BaseModel):
     model_config = ConfigDict(frozen=True, defer_build=True)
 
     name: str
+    """What logs, records and violations call the plugin; unique in the file."""
     description: str | None = None
+    """For people."""
     author: str | None = None
+    """For people."""
     kind: str
     """A dotted class path, a registered name, `external` or `isolated_venv`."""
     namespace: str | None = None
+    """For people."""
     version: str | None = None
+    """Of the plugin; for people."""
     hooks: list[str] = Field(default_factory=list)
     """Only these hooks reach the plugin."""
     tags: list[str] = Field(default_factory=list)
+    """Free labels, for people and hosts."""
     mode: PluginMode = PluginMode.SEQUENTIAL
+    """The phase that the plugin runs in, and so what it may do."""
     on_error: OnError = OnError.FAIL
+    """What a failure of the plugin means: for the call, and for the start."""
     priority: int = 100
     """Lower runs earlier within a phase."""
     max_content_size: int = 10_000_000
@@ -161,13 +187,17 @@ class PluginConfig(BaseModel):
     conditions: list[PluginCondition] = Field(default_factory=list)
     """The plugin runs when one of them holds; empty means always."""
     applied_to: AppliedTo | None = None
+    """What the plugin applies to. Read by plugins; the framework only carries it."""
     capabilities: frozenset[str] = frozenset()
     """Which extension slots the plugin may read and write. One name may be given bare."""
     config: dict[str, Any] | None = None
     """The plugin's own settings, which it checks itself."""
     mcp: MCPClientConfig | None = None
+    """How a plugin of kind `external` is reached over MCP."""
     grpc: GRPCClientConfig | None = None
+    """How it is reached over gRPC."""
     unix_socket: UnixSocketClientConfig | None = None
+    """How it is reached over a plain Unix socket."""
     timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds per call; `None` means the manager's."""
     initialize_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
@@ -308,11 +338,15 @@ class Config(BaseModel):
     model_config = ConfigDict(defer_build=True)
 
     plugins: list[PluginConfig] | None = Field(default_factory=list)
-    """`None` when the key is there without a value."""
+    """The plugins, in the order of their start; `None` when the key is there without a value."""
     plugin_dirs: list[str] = Field(default_factory=list)
+    """Folders with plugin code; relative ones are looked for beside the file, then in the working directory."""
     server_settings: MCPServerConfig | None = None
+    """Where a server that offers these plugins over MCP listens."""
     grpc_server_settings: GRPCServerConfig | None = None
+    """Where one over gRPC listens."""
     unix_socket_server_settings: UnixSocketServerConfig | None = None
+    """Where one over a plain Unix socket listens."""
     plugin_timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Seconds per plugin and call, where the plugin does not say otherwise; `None` leaves it to the manager."""
     hook_timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)

@@ -50,9 +50,13 @@ class MCPTransportTLSConfigBase(Section):
     """Certificate and key of one end, and the authorities whose certificates it trusts."""
 
     certfile: PemFile = None
+    """This end's certificate, a PEM file."""
     keyfile: PemFile = None
+    """Its key, a PEM file; needs `certfile`."""
     ca_bundle: PemFile = None
+    """The authorities whose certificates are trusted, a PEM file."""
     keyfile_password: str | None = Field(default=None, repr=False)
+    """Opens the key."""
 
     @model_validator(mode="after")
     def _check_pair(self) -> Self:

@@ -80,10 +80,13 @@ class MCPServerConfig(Section):
     """Where a plugin server over MCP listens."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = 8000
+    """TCP port."""
     uds: SocketPath | None = None
     """Unix socket to listen on instead of host and port."""
     tls: MCPServerTLSConfig | None = None
+    """Certificates; `None` serves in the clear."""
 
     @model_validator(mode="after")
     def _check_no_tls_on_socket(self) -> Self:
@@ -111,10 +114,13 @@ class GRPCServerConfig(Section):
     """Where a plugin server over gRPC listens."""
 
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = 50051
+    """TCP port."""
     uds: SocketPath | None = None
     """Unix socket to listen on instead of host and port."""
     tls: GRPCServerTLSConfig | None = None
+    """Certificates; `None` serves in the clear."""
 
     @model_validator(mode="after")
     def _check_no_tls_on_socket(self) -> Self:
@@ -148,7 +154,9 @@ class MCPClientConfig(Section):
     """How an external plugin over MCP is reached: by a command to start, or at a URL."""
 
     proto: TransportType
+    """`STDIO`, `SSE` or `STREAMABLEHTTP`."""
     url: str | None = None
+    """Where the server is; `http` or `https`, an address that is not private."""
     script: str | None = None
     """A `.py`, `.sh` or executable file to run; relative ones are looked for when the plugin starts."""
     cmd: list[str] | None = None
@@ -160,7 +168,9 @@ class MCPClientConfig(Section):
     uds: SocketPath | None = None
     """Unix socket that HTTP is spoken over."""
     tls: MCPClientTLSConfig | None = None
+    """Certificates and checks."""
     reconnect_attempts: int = 3
+    """How often a lost connection is tried again."""
     reconnect_delay: float = 0.1
     """Seconds before the first retry; the n-th waits n times as long."""
 
@@ -239,8 +249,11 @@ class GRPCClientConfig(Section):
     """How an external plugin over gRPC is reached: at `host:port` or over a Unix socket."""
 
     target: str | None = None
+    """`host:port`."""
     uds: SocketPath | None = None
+    """Unix socket, instead of a target."""
     tls: GRPCClientTLSConfig | None = None
+    """Certificates and checks; `None` connects in the clear."""
 
     @field_validator("target")
     @classmethod
@@ -271,8 +284,9 @@ class UnixSocketClientConfig(Section):
     """How an external plugin over a plain Unix socket is reached."""
 
     path: str
-    """Absolute."""
+    """The socket; absolute."""
     reconnect_attempts: int = 3
+    """How often a lost connection is tried again."""
     reconnect_delay: float = 0.1
     """Seconds before the first retry; the n-th waits n times as long."""
     timeout: float = 30.0
@@ -292,6 +306,7 @@ class UnixSocketServerConfig(Section):
     """Where a plugin server over a plain Unix socket listens."""
 
     path: str = "/tmp/mcpgateway-plugins.sock"
+    """The socket."""
 
     @classmethod
     def from_env(cls) -> Self | None:

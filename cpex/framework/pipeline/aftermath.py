@@ -115,6 +115,8 @@ def start_background(call: ExecutionContext, background: Background) -> list[asy
     steps = [step for step in call.plan.background if admitted(call, step)]
     if not steps:
         return []
+    # The limit was on the caller's waiting, and that is over.
+    call.deadline_ns = None
     # Taken now, once for all of them: afterwards the host's objects are the host's again.
     host = view_global_context(call.global_context)
     complete(host)

@@ -18,7 +18,6 @@ from cpex.framework.memory.views import SOLE_REFERENCE, getrefcount, settle
 from cpex.framework.models.context import PluginContext
 from cpex.framework.models.lazy import PENDING, raw_dict, set_raw_dict
 from cpex.framework.models.mode import ControlExecutionStatus, OnError
-from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginResult
 from cpex.framework.pipeline.call import ExecutionContext, foreign_result
 from cpex.framework.pipeline.plan import Step
@@ -205,16 +204,6 @@ class _Turn:
             return not self.result.continue_processing
         return self.step.on_error is OnError.FAIL or not isinstance(self.error, Exception) or self.answered
 
-    def cancelled_record(self, *, by_host: bool) -> ControlExecutionRecord:
-        """The record of a turn that was not let end, or whose end came too late to count."""
-        return self.step.record(
-            self.duration_ns,
-            status=ControlExecutionStatus.CANCELLED,
-            requested_allow=None,
-            effective_allow=not by_host,
-            matched=None,
-        )
-
 
 class _Race:
     """The turns of one concurrent phase: who has ended, and what still runs."""
@@ -295,18 +284,14 @@ async def run_concurrent(call: ExecutionContext, pool: int) -> None:
     """
     turns = [_Turn(step) for step in call.plan.concurrent if _ready(call, step)]
     counted: list[_Turn] = []
-    cancelled = False
     try:
         if len(turns) == 1:
             # A lone plugin needs no task of its own.
             await _take_alone(call, turns[0], counted)
         elif turns:
             await _run_race(call, _Race(call, turns, pool), counted)
-    except asyncio.CancelledError:
-        cancelled = True
-        raise
     finally:
-        call.trail.extend(turn.cancelled_record(by_host=cancelled) for turn in turns if turn not in counted)
+        call.trail.extend(turn.step.cancelled(turn.duration_ns) for turn in turns if turn not in counted)
         for turn in turns:
             if turn.answered and turn in counted and turn.context is not None:
                 call.share_state(turn.context)

@@ -31,8 +31,11 @@ def run(
 ) -> None:
     """Run a stream of events through a pipeline, and tell what it decided.
 
-    Events are judged one after another, at the time they carry. A line that is no event gets a message and does not
-    stop the rest. Exits with 1 when there was such a line or a call failed, with 130 after Ctrl-C.
+    Events are judged one after another, at the time they carry. A line
+    that is no event gets a message and does not stop the rest.
+
+    Exits with 0 when all went well, 1 when a line was bad or a call
+    failed, 5 when something was denied and `--fail-on-deny` is given.
 
     Example: cpex run events.jsonl --config plugins.yaml --out decisions.jsonl
     """

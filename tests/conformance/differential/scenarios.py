@@ -118,6 +118,7 @@ def turns(draw: st.DrawFn, hook: str, extended: bool) -> dict[str, Any]:
         "yields": draw(rarely(st.just(20), 0)),
         "edits": edits,
         "edits_on": "view",
+        "writes_late": False,
         "writes": draw(rarely(st.lists(st.sampled_from(_WRITES), min_size=1, max_size=3), [], 2)),
         "answer": answer,
         "change": change,

@@ -13,6 +13,7 @@ def context(**facts: Any) -> PluginContext:
     return PluginContext(global_context=GlobalContext(request_id="r", **facts))
 
 
+@pytest.mark.conformance("D32")
 def test_the_agents_session_goes_before_the_one_in_the_metadata() -> None:
     here = context(metadata={"session_id": "m"}, user="u")
     assert session_key(here, Extensions(agent=AgentExtension(session_id="a"))) == SessionKey("session", "a")
@@ -20,6 +21,7 @@ def test_the_agents_session_goes_before_the_one_in_the_metadata() -> None:
     assert session_key(here, None) == SessionKey("session", "m")
 
 
+@pytest.mark.conformance("D32")
 @pytest.mark.parametrize(
     ("facts", "user"),
     [
@@ -33,6 +35,7 @@ def test_without_a_session_the_user_is_the_account(facts: dict[str, Any], user: 
     assert session_key(context(**facts)) == SessionKey("user", user)
 
 
+@pytest.mark.conformance("D32")
 def test_calls_that_name_nobody_share_one_account() -> None:
     assert session_key(context()) == session_key(context(user={})) == SessionKey("shared")
 

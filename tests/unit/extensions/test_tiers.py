@@ -173,6 +173,7 @@ def test_a_blank_security_slot_is_still_there() -> None:
     assert shown(Extensions(security=SecurityExtension())).security == SecurityExtension()
 
 
+@pytest.mark.conformance("D17")
 @pytest.mark.parametrize(
     ("slot", "capabilities"),
     [
@@ -341,6 +342,7 @@ def test_an_untouched_view_changes_nothing_whatever_the_capabilities() -> None:
         assert merged(original, view.model_copy(), *capabilities) is original
 
 
+@pytest.mark.conformance("D17")
 def test_slots_that_the_plugin_could_not_see_survive() -> None:
     original = host()
     view = shown(original)

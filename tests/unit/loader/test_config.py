@@ -54,6 +54,7 @@ def test_the_empty_path_is_the_empty_configuration() -> None:
     assert ConfigLoader.load_config("") == Config()
 
 
+@pytest.mark.conformance("D2")
 def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigFileNotFound) as caught:
         ConfigLoader.load_config(str(tmp_path / "none.yaml"))
@@ -66,6 +67,7 @@ def test_a_missing_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.conformance("D2")
 def test_a_folder_and_an_impossible_path_are_errors(tmp_path: Path) -> None:
     with pytest.raises(ConfigFileNotFound, match="it is a folder"):
         ConfigLoader.load(tmp_path)
@@ -95,6 +97,7 @@ def test_plugins_without_a_value_are_no_plugins() -> None:
     assert check("plugins:\n").config == Config(plugins=None)
 
 
+@pytest.mark.conformance("D3")
 def test_all_faults_are_reported_at_once_in_order_of_position() -> None:
     text = """\
 plugins:
@@ -180,6 +183,7 @@ def test_free_form_settings_have_no_unknown_keys(lines: tuple[str, ...]) -> None
     assert codes(one_plugin(*lines)) == []
 
 
+@pytest.mark.conformance("D3")
 @pytest.mark.parametrize(
     ("line", "path"),
     [
@@ -195,6 +199,7 @@ def test_unknown_keys_are_found_at_every_depth(line: str, path: str) -> None:
     assert (fault.code, fault.path) == ("config-unknown-key", path)
 
 
+@pytest.mark.conformance("D3")
 def test_leniency_turns_lapses_into_warnings() -> None:
     checked = check(
         one_plugin("priorty: 1", "config: {a: '{{ env.NONE }}'}", "mode: audit", "mode: audit"), strict=False
@@ -237,6 +242,7 @@ def test_old_mode_words_are_understood() -> None:
     ]
 
 
+@pytest.mark.conformance("D3")
 def test_plugin_settings_are_accepted_with_one_warning() -> None:
     checked = check("plugin_settings: {parallel: true, nested: {x: 1}}\n" + GOOD)
     assert checked.faults == ()
@@ -256,6 +262,7 @@ def test_a_second_plugin_of_the_same_name_is_a_fault() -> None:
     )
 
 
+@pytest.mark.conformance("D5")
 def test_a_condition_that_can_never_restrict_is_a_fault() -> None:
     assert rendered(one_plugin("conditions: [{tools: [a]}, {prompts: [p]}, {server_ids: [s], agents: []}]")) == (
         "error: condition `prompts` of plugin `a` can never restrict anything: no hook of the plugin has one "
@@ -267,6 +274,7 @@ def test_a_condition_that_can_never_restrict_is_a_fault() -> None:
     )
 
 
+@pytest.mark.conformance("D5")
 @pytest.mark.parametrize(
     ("hooks", "field", "restricts"),
     [
@@ -285,6 +293,7 @@ def test_a_condition_needs_a_hook_that_has_the_entity(hooks: str, field: str, re
     assert codes(text) == ([] if restricts else ["config-condition-never-applies"])
 
 
+@pytest.mark.conformance("D7a")
 def test_on_error_fail_beside_audit_is_warned_about() -> None:
     checked = check(one_plugin("mode: audit", "on_error: fail"))
     assert checked.faults == ()
@@ -316,6 +325,7 @@ def test_a_name_that_is_no_text_in_a_plugins_settings_is_a_fault() -> None:
     )
 
 
+@pytest.mark.conformance("D6")
 def test_one_bare_capability_is_a_list_of_one() -> None:
     checked = check(one_plugin("capabilities: read_headers"))
     assert checked.config is not None

@@ -67,6 +67,7 @@ async def test_a_dotted_path_becomes_an_initialised_plugin(tmp_path: Path) -> No
     assert loader._plugin_types == {}
 
 
+@pytest.mark.conformance("D10")
 def test_the_plugin_gets_a_configuration_of_its_own(tmp_path: Path) -> None:
     write_plugin(tmp_path, "e_own")
     trusted = config("e_own.Mine", config={"deep": {"list": [1]}})
@@ -135,6 +136,7 @@ async def test_a_plugin_whose_start_fails_is_shut_down(tmp_path: Path) -> None:
     assert loader.resolve_kind("e_fails.Mine").events == ["shutdown"]  # type: ignore[attr-defined]  # as above
 
 
+@pytest.mark.conformance("D18")
 async def test_a_start_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     write_plugin(
         tmp_path,
@@ -169,6 +171,7 @@ async def test_a_cancelled_start_is_cleaned_up_and_stays_cancelled(tmp_path: Pat
     assert events == ["waits", "shutdown"]
 
 
+@pytest.mark.conformance("D28")
 def test_a_registered_name_becomes_its_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_plugin(tmp_path, "e_package.plugin")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -178,6 +181,7 @@ def test_a_registered_name_becomes_its_class(tmp_path: Path, monkeypatch: pytest
     assert loader.resolve_kind("short.Name") is loader.resolve_kind("pii_filter")
 
 
+@pytest.mark.conformance("D28")
 def test_a_module_of_plugin_dirs_wins_over_a_registered_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_plugin(tmp_path, "e_short")
     write_plugin(tmp_path / "package", "e_registered")
@@ -188,6 +192,7 @@ def test_a_module_of_plugin_dirs_wins_over_a_registered_name(tmp_path: Path, mon
     assert loader.resolve_kind("e_short.Other").__module__ == "e_registered", "the module has no class of that name"
 
 
+@pytest.mark.conformance("D28")
 def test_a_registered_name_that_is_importable_too_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_plugin(tmp_path, "e_elsewhere")
     write_plugin(tmp_path, "e_target")
@@ -209,6 +214,7 @@ def test_a_name_registered_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
         PluginLoader().resolve_kind("twice")
 
 
+@pytest.mark.conformance("D28")
 def test_the_short_names_of_the_built_in_plugins_are_registered() -> None:
     assert "security.TokenBudgetPlugin" in registered_kinds()
     assert registered_kinds() is registered_kinds(), "read once per process"
@@ -295,6 +301,7 @@ def test_a_prepared_class_is_used_for_its_kind() -> None:
     assert type(loader.construct(config("nowhere.Mine"))) is Plugin
 
 
+@pytest.mark.conformance("D26")
 def test_relative_folders_are_looked_for_beside_the_configuration_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -316,6 +323,7 @@ def test_folders_are_appended_to_the_search_path_once(tmp_path: Path) -> None:
     assert loader.plugin_dirs == [str(tmp_path)]
 
 
+@pytest.mark.conformance("D26")
 def test_missing_and_world_writable_folders_are_named_in_warnings(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,6 +18,7 @@ def value(template: str) -> object:
     return expansion.typed[0] if expansion.typed is not None else expansion.text
 
 
+@pytest.mark.conformance("D25")
 @pytest.mark.parametrize(
     ("template", "expected"),
     [
@@ -58,6 +59,7 @@ def test_a_template_stands_for_its_variable_or_default(template: str, expected: 
     assert type(result) is type(expected)
 
 
+@pytest.mark.conformance("D25")
 @pytest.mark.parametrize(
     "template",
     [
@@ -90,6 +92,7 @@ def test_an_error_never_quotes_the_value() -> None:
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.conformance("D25")
 def test_an_undefined_variable_is_named() -> None:
     with pytest.raises(UndefinedVariable) as caught:
         value("{{ env.NONE | lower }}")
@@ -103,6 +106,7 @@ def test_a_variable_that_is_not_utf8_is_refused() -> None:
     assert str(expansion.failures[0][1]) == "environment variable `BAD` does not hold valid UTF-8"
 
 
+@pytest.mark.conformance("D25")
 @pytest.mark.parametrize(
     "text", ["plain", "{{user}}", "{{ user.env.x }}", "{{ environment }}", "{{ my_env.X }}", "{{ env.X", "{% x %}"]
 )

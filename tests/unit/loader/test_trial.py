@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from cpex.framework.loader.config import ConfigLoader
 from cpex.framework.loader.plugin import PluginLoader
 from cpex.framework.loader.trial import find_plugin_faults
@@ -51,6 +53,7 @@ plugins:
 """
 
 
+@pytest.mark.conformance("D4")
 def test_everything_that_keeps_plugins_from_starting_is_found_with_its_place(tmp_path: Path) -> None:
     (tmp_path / "e_trial.py").write_text(MODULE)
     loader = PluginLoader()

@@ -22,6 +22,7 @@ def only_fault(text: str, env: dict[str, str] | None = None) -> tuple[str, int |
     return fault.code, fault.line, fault.column, fault.message
 
 
+@pytest.mark.conformance("D3")
 @pytest.mark.parametrize(
     "text",
     [
@@ -85,6 +86,7 @@ def test_what_is_wrong_is_reported_with_its_place(text: str, fault: tuple[str, i
     assert only_fault(text) == fault
 
 
+@pytest.mark.conformance("D3")
 def test_a_duplicate_key_names_the_first_and_the_last_counts_when_it_is_let_pass() -> None:
     value, findings = read("a: 1\nb: 2\na: 3\n", strict=False)
     assert value == {"a": 3, "b": 2}
@@ -133,6 +135,7 @@ def test_places_lead_to_keys_and_values() -> None:
     assert SourceMap(None).place(("a",)) == (1, 1)
 
 
+@pytest.mark.conformance("D25")
 def test_an_unquoted_template_is_typed_as_yaml_types_its_text() -> None:
     env = {"PORT": "8080", "ON": "true", "NOTHING": "", "NULL": "null", "T": " 7 ", "HOST": "h"}
     text = "a: {{ env.PORT }}\nb: {{env.ON}}\nc: {{ env.NOTHING }}\nd: {{ env.NULL }}\ne: {{ env.T }}\n"
@@ -159,6 +162,7 @@ def test_a_template_in_quotes_stays_text() -> None:
     assert value == {"a": "8080", "b": "8080", "c": "8080\n", "d": "8080"}
 
 
+@pytest.mark.conformance("D25")
 @pytest.mark.parametrize(
     "secret",
     [

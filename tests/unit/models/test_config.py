@@ -103,6 +103,7 @@ def test_hooks_given_as_enum_members_are_stored_as_plain_strings():
     assert {type(hook) for hook in hooks} == {str}
 
 
+@pytest.mark.conformance("D6")
 @pytest.mark.parametrize(
     "given", ["read_headers", ["read_headers"], ("read_headers",), {"read_headers"}, iter(["read_headers"])]
 )
@@ -119,6 +120,7 @@ def test_capabilities_given_as_enum_members_are_stored_as_plain_strings():
     assert {type(name) for name in stored} == {str}
 
 
+@pytest.mark.conformance("D17b")
 def test_capabilities_for_credentials_are_known_although_no_extension_tier_has_them():
     names = {"read_inbound_credentials", "read_delegated_tokens"}
 
@@ -204,6 +206,7 @@ def test_json_forms_start_with_the_fields_of_0_1_in_their_order():
     assert PluginConfig.model_validate_json(text) == config
 
 
+@pytest.mark.conformance("D10")
 def test_a_private_copy_is_equal_and_shares_nothing_that_can_be_changed():
     config = plugin(
         config={"words": ["a", {"b": [1]}]},

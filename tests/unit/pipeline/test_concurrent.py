@@ -96,7 +96,7 @@ async def test_the_first_denial_or_failure_cancels_and_awaits_the_others(
     assert spans.open() == []
 
 
-async def test_a_cancelled_sibling_says_nothing_about_the_decision() -> None:
+async def test_a_cancelled_sibling_gave_no_answer_and_let_nothing_through() -> None:
     manager = manager_of(plugin(never, "slow", mode="concurrent"), plugin(deny, "denies", mode="concurrent"))
     result, _ = await call(manager)
     record = record_of(result.executions, "slow")
@@ -289,7 +289,7 @@ async def test_a_call_that_is_cancelled_ends_all_of_them_before_it_ends_itself(c
     assert other_tasks() == set()
 
 
-async def test_a_sibling_that_is_slow_to_end_is_waited_for_even_when_the_host_cancels_again() -> None:
+async def test_a_sibling_that_is_slow_to_end_is_waited_for() -> None:
     ending, may_end, ended = asyncio.Event(), asyncio.Event(), []
 
     async def slow_to_end(payload: Any, context: Any) -> PluginResult[Any]:

@@ -195,6 +195,7 @@ def test_the_table_has_every_combination_exactly_once() -> None:
     assert listed == sorted(itertools.product(EVENTS, MODES, RULES))
 
 
+@pytest.mark.conformance("D7", "D7a", "D7b", "D8", "D9", "D12", "D20")
 @pytest.mark.parametrize("neighbours", [0, 2], ids=["alone", "with_neighbours"])
 @pytest.mark.parametrize("suspends", [False, True], ids=["at_once", "suspending"])
 @pytest.mark.parametrize("cell", CELLS, ids=str)

@@ -59,7 +59,10 @@ async def act(scenario: dict[str, Any]) -> dict[str, Any]:
     for call in scenario["calls"]:
         outcome, returned = await _call(manager, scenario, call, context, table, extensions)
         outcomes.append(outcome)
-        table = {**(table or {}), **(returned or {})} if scenario["carry"] else returned
+        if not scenario["carry"] or outcome["error"] is not None:
+            table = returned
+        elif table or returned is not None:
+            table = {**(table or {}), **(returned or {})}
     await manager.shutdown()
     return {"start": None, "calls": outcomes}
 
@@ -108,6 +111,7 @@ async def _call(
     hook = call["hook"]
     payload = get_hook_registry().json_to_payload(hook, json.loads(json.dumps(call["payload"])))
     scripted.JOURNAL.clear()
+    scripted.LATE.clear()
     outcome: dict[str, Any] = {"result": None, "error": None, "records": [], "background": []}
     returned: Any = None
     result: Any = None
@@ -125,6 +129,7 @@ async def _call(
         outcome["error"] = _error(error)
         outcome["records"] = _records(getattr(error, "executions", None))
     during = len(scripted.JOURNAL)
+    _write_late(context)
     if result is not None:
         outcome["background"] = [_model(error) for error in await result.wait_for_background_tasks()]
         outcome["result"] = _result(result)
@@ -136,6 +141,14 @@ async def _call(
     outcome["host_payload"] = plain(payload)
     outcome["host_extensions"] = plain(extensions)
     return outcome, returned
+
+
+def _write_late(context: GlobalContext) -> None:
+    """Make the changes that plugins left to us: those of the first to end the call and of all that ended before it."""
+    ends = next((index for index, each in enumerate(scripted.LATE) if each["ends"]), len(scripted.LATE))
+    for left in sorted(scripted.LATE[: ends + 1], key=lambda each: (each["priority"], each["plugin"])):
+        for write in left["writes"]:
+            scripted.write_down(context, None, write)
 
 
 def _result(result: Any) -> dict[str, Any]:

@@ -2,13 +2,16 @@
 
 Settings: `{"turns": {hook: turn}, "three": bool}`. A turn is what the plugin does when that hook is called:
 
+- `guard`: conditions that it judges itself, on what it is handed; when none holds it notes `passed_over` and does nothing
 - `looks`: whether it notes what it is handed; one that does not look touches nothing it is not told to touch
 - `yields`: how often it gives way to other tasks before it goes on
 - `edits`: changes of the payload, in place: `{"path": [...], "do": word, "key": ..., "value": ...}`
 - `edits_on`: `view`, or `copy` to spare the object that was handed over
 - `writes`: changes of shared and own state: `{"where": word, "do": word, "key": ..., "value": ...}`
+- `writes_late`: whether those of shared state are left to the runner, which makes them after the call, from `LATE`
 - `answer`: `allow`, `deny`, or one of the ways to fail in `_FAILURES` and `_FOREIGN`
-- `change`: what it returns as modified payload: `{"how": word, ...}`, see `_changed`
+- `change`: what it returns as modified payload: `{"how": word, ...}`, see `_changed`; `aside` puts a reply into the
+  result's metadata instead, under `reply:<plugin>`
 - `extensions`: what it returns as modified extensions: `{"custom": {...}, "labels": [...], "environment": ...}`
 - `typed`: whether it answers with the hook's own result class
 - `result`: further fields of its result
@@ -41,22 +44,33 @@ JOURNAL: list[dict[str, Any]] = []
 VIOLATION = {"reason": "because", "description": "it is so", "code": "NO"}
 
 
-class _NoPatience(Exception):
-    """Reads as a `TimeoutError` of the plugin's own, and is none."""
+LATE: list[dict[str, Any]] = []
+"""What plugins left to the runner, in the order in which they ended: `{"plugin", "priority", "writes", "ends"}`."""
 
-    def __repr__(self) -> str:
-        return "TimeoutError('too slow')"
+SHARED = ("state", "metadata")
+
+
+def _named(name: str, message: str) -> Exception:
+    """An exception that looks like one of that name."""
+    exception: Exception = type(name, (Exception,), {})(message)
+    return exception
 
 
 _FAILURES: dict[str, Callable[[str], Exception]] = {
     "raise": lambda name: ValueError(f"broken {name}"),
     "raise_timeout": lambda _: TimeoutError("too slow"),
-    "raise_no_patience": lambda _: _NoPatience(),
+    "raise_like_timeout": lambda _: _named("TimeoutError", "too slow"),
     "raise_plugin_error": lambda name: PluginError(
         PluginErrorModel(message="my own", plugin_name=name, code="own", details={"a": 1})
     ),
     "raise_violation": lambda _: PluginViolationError("stopped", violation=PluginViolation(**VIOLATION)),
     "raise_violation_bare": lambda _: PluginViolationError("stopped"),
+    **{
+        f"raise_foreign_{kind}": lambda name, kind=kind: _named(
+            "ForeignResult", f"plugin {name} returned {kind}; expected a PluginResult"
+        )
+        for kind in ("NoneType", "dict", "str")
+    },
 }
 _FOREIGN: dict[str, Any] = {"none": None, "a_dict": {"continue_processing": False}, "a_text": "yes"}
 
@@ -84,11 +98,31 @@ class ScriptedPlugin(Plugin):
         if turn["looks"]:
             note |= _seen(payload, context, extensions)
         JOURNAL.append(note)
+        if "guard" in turn and not holds(turn["guard"], hook, payload, context.global_context):
+            note["passed_over"] = True
+            return PluginResult()
+        try:
+            result = await self._play(hook, turn, payload, context, extensions)
+        except Exception as error:
+            note["raised"] = error.error.message if isinstance(error, PluginError) else repr(error)
+            if turn["writes_late"]:
+                self._leave([], ends=self._config.on_error == "fail")
+            raise
+        if turn["writes_late"]:
+            left = [write for write in turn["writes"] if write["where"] in SHARED]
+            self._leave(left, ends=isinstance(result, PluginResult) and not result.continue_processing)
+        return result
+
+    def _leave(self, writes: list[dict[str, Any]], *, ends: bool) -> None:
+        LATE.append({"plugin": self.name, "priority": self.priority, "writes": writes, "ends": ends})
+
+    async def _play(self, hook: str, turn: dict[str, Any], payload: Any, context: Any, extensions: Any) -> Any:
         for _ in range(turn["yields"]):
             await asyncio.sleep(0)
         edited = _edited(payload, turn)
         for write in turn["writes"]:
-            _write(context, write)
+            if not (turn["writes_late"] and write["where"] in SHARED):
+                write_down(context.global_context, context, write)
         answer = turn["answer"]
         if answer == "hang":
             await asyncio.Event().wait()
@@ -99,7 +133,11 @@ class ScriptedPlugin(Plugin):
         fields = dict(turn["result"])
         if "violation" in fields:
             fields["violation"] = PluginViolation(**fields["violation"])
-        if turn["change"] is not None:
+        if turn["change"] is not None and turn["change"]["how"] == "aside":
+            reply = _changed(hook, {**turn["change"], "how": "reply"}, edited)
+            told = {"type": type(reply).__name__, "value": plain(reply)}
+            fields["metadata"] = {**(fields.get("metadata") or {}), f"reply:{self.name}": told}
+        elif turn["change"] is not None:
             fields["modified_payload"] = _changed(hook, turn["change"], edited)
         if turn["extensions"] is not None:
             fields["modified_extensions"] = _extended(extensions, turn["extensions"])
@@ -155,8 +193,8 @@ def _edit(target: Any, edit: dict[str, Any]) -> None:
             raise AssertionError(f"unknown edit {do}")
 
 
-def _write(context: Any, write: dict[str, Any]) -> None:
-    shared = context.global_context
+def write_down(shared: Any, context: Any, write: dict[str, Any]) -> None:
+    """Make one change of shared or own state."""
     where, do, key, value = write["where"], write["do"], write["key"], write.get("value")
     if where == "shared":
         setattr(shared, key, value)
@@ -195,6 +233,13 @@ def _changed(hook: str, change: dict[str, Any], edited: Any) -> Any:
             return type(edited).model_validate({**plain(edited), **change["fields"]})
         case "foreign":
             return ResourcePreFetchPayload(uri="foreign")
+        case "refused":
+            expected, name = type(edited).__name__, change["plugin"]
+            raise _named(
+                "ForeignPayload",
+                f"plugin {name} returned a modified payload of type ResourcePreFetchPayload for hook {hook}; "
+                f"expected {expected}",
+            )
         case "reply":
             return get_hook_registry().json_to_result(hook, {"modified_payload": change["fields"]}).modified_payload
         case how:
@@ -212,3 +257,33 @@ def _extended(extensions: Any, wanted: dict[str, Any]) -> Any:
         labels = frozenset(base.security.labels) | frozenset(wanted["labels"])
         update["security"] = base.security.model_copy(update={"labels": labels})
     return base.model_copy(update=update)
+
+
+_ENTITIES = {
+    "tool": ("tools", "name"),
+    "prompt": ("prompts", "prompt_id"),
+    "resource": ("resources", "uri"),
+    "agent": ("agents", "agent_id"),
+    "token": ("tools", "target_name"),
+}
+
+
+def holds(conditions: list[dict[str, list[str]]], hook: str, payload: Any, context: Any) -> bool:
+    """Whether one of the conditions holds, by the rules of this framework, worked out independently of it."""
+    kind, attribute = _ENTITIES.get(hook.split("_")[0], ("", ""))
+    user = context.user
+    names = [user] if isinstance(user, str) else [user[key] for key in ("email",) if user and key in user]
+    content_type = (context.content_type or "").split(";")[0].strip().lower()
+
+    def met(field: str, wanted: list[str]) -> bool:
+        match field:
+            case "server_ids" | "tenant_ids":
+                return getattr(context, field.removesuffix("s")) in wanted
+            case "user_patterns":
+                return any(pattern in name for pattern in wanted for name in names)
+            case "content_types":
+                return content_type in [each.lower() for each in wanted]
+            case _:
+                return field != kind or getattr(payload, attribute) in wanted
+
+    return any(all(met(field, wanted) for field, wanted in each.items()) for each in conditions)

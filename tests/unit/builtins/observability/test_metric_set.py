@@ -29,6 +29,7 @@ def record(**changes: object) -> ControlExecutionRecord:
     return ControlExecutionRecord.model_validate(values | changes)
 
 
+@pytest.mark.conformance("D7a", "D22")
 @pytest.mark.parametrize(
     ("changes", "counted"),
     [
