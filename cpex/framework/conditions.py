@@ -1,9 +1,9 @@
 """Whether a plugin's conditions hold for a request and a payload.
 
 Conditions are alternatives: one that holds is enough. Inside one, everything that is given must hold. `tools`,
-`prompts`, `resources` and `agents` are compared with the entity that the hook is about. Where the hook has an entity of
-that kind and the payload names none, the condition does not hold; where the hook has no such entity, the set asks for
-nothing.
+`prompts`, `resources` and `agents` are compared with the entity that the hook is about; of a message any entity that it
+mentions will do. Where the hook has an entity of that kind and the payload names none, the condition does not hold; where
+the hook has no such entity, the set asks for nothing.
 
 `compile_conditions` does the work once, when a plan is made; the judge that it returns does a few look-ups per call.
 
@@ -164,11 +164,26 @@ def _in_message(field: str, names: frozenset[str]) -> Matcher:
 
 
 def _message_entities(payload: Any, field: str) -> Iterator[str]:
-    """Names of one kind that a message's parts mention. Parts of unknown shape mention none."""
-    parts = getattr(getattr(payload, "message", None), "content", None)
-    for part in parts if isinstance(parts, list | tuple) else ():
-        entity = _PARTS.get(_plain(getattr(part, "content_type", "")))
-        if entity is not None and entity[0] == field:
-            name = getattr(getattr(part, "content", None), entity[1], None)
-            if isinstance(name, str) and name:
-                yield name
+    """Names of one kind that a message's parts mention, also those of the messages inside a prompt's result.
+
+    Parts of unknown shape mention none.
+    """
+    todo = [getattr(payload, "message", None)]
+    entered: set[int] = set()
+    while todo:
+        message = todo.pop()
+        parts = getattr(message, "content", None)
+        # A message that contains itself is entered once. The payload keeps all of them alive, so ids are theirs alone.
+        if not isinstance(parts, list | tuple) or id(message) in entered:
+            continue
+        entered.add(id(message))
+        for part in parts:
+            entity = _PARTS.get(_plain(getattr(part, "content_type", "")))
+            content = getattr(part, "content", None)
+            if entity is not None and entity[0] == field:
+                name = getattr(content, entity[1], None)
+                if isinstance(name, str) and name:
+                    yield name
+            nested = getattr(content, "messages", None)
+            if isinstance(nested, list | tuple):
+                todo.extend(nested)

@@ -179,7 +179,7 @@ class PluginsTransportSettings(_EnvSettings):
     OTHER_NAMES = {"unix_socket_path": ("UNIX_SOCKET_PATH", "PLUGINS_UNIX_SOCKET_PATH")}
 
     transport: str | None = None
-    """`http`, `stdio`, `grpc` or `unix`."""
+    """How the server is spoken to, such as `stdio` or `http`."""
     unix_socket_path: str | None = None
 
 

@@ -8,8 +8,9 @@ goes, or goes while another comes, the object around it is replaced as a whole a
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 __all__ = ["Operation", "changes", "jsonable"]
@@ -46,21 +47,20 @@ def changes(before: Any, after: Any, *, written: Any = _ABSENT, show_removed: bo
 
 def jsonable(value: Any) -> Any:
     """JSON values for anything: models by field names, bytes as text or base64, what JSON has no form for as text."""
-    for bytes_mode in ("utf8", "base64"):
-        try:
-            return to_jsonable_python(
-                value,
-                by_alias=False,
-                bytes_mode=bytes_mode,
-                inf_nan_mode="null",
-                serialize_unknown=True,
-            )
-        except UnicodeDecodeError:
-            continue
-        # A value that contains itself.
-        except ValueError:
-            break
-    return f"<{type(value).__name__} that JSON cannot express>"
+    try:
+        return _to_json(value)
+    # Bytes that are no text, or a value that contains itself.
+    except ValueError:
+        pass
+    try:
+        # A model says by itself how its bytes are written; its plain values leave that to us.
+        return _to_json(value.model_dump() if isinstance(value, BaseModel) else value, "base64")
+    except ValueError:
+        return f"<{type(value).__name__} that JSON cannot express>"
+
+
+def _to_json(value: Any, bytes_mode: Literal["utf8", "base64"] = "utf8") -> Any:
+    return to_jsonable_python(value, by_alias=False, bytes_mode=bytes_mode, inf_nan_mode="null", serialize_unknown=True)
 
 
 class _Diff:

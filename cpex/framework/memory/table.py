@@ -34,10 +34,6 @@ class ContextTable(dict[str, PluginContext]):
                 dict.__setitem__(self, key, self._source.fresh())
         self.owed.clear()
 
-    def peek(self, key: str) -> PluginContext | None:
-        """A context that somebody has touched, without making the others."""
-        return dict.get(self, key)
-
     def __getitem__(self, key: str) -> PluginContext:
         self._fill()
         return dict.__getitem__(self, key)

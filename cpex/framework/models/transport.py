@@ -156,7 +156,7 @@ class MCPClientConfig(Section):
     proto: TransportType
     """`STDIO`, `SSE` or `STREAMABLEHTTP`."""
     url: str | None = None
-    """Where the server is; `http` or `https`, an address that is not private."""
+    """Where the server is. A private address is refused unless SSRF protection is switched off."""
     script: str | None = None
     """A `.py`, `.sh` or executable file to run; relative ones are looked for when the plugin starts."""
     cmd: list[str] | None = None

@@ -18,10 +18,10 @@ from typing import Any
 from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PluginViolationError, convert_exception_to_error
 from cpex.framework.memory.copying import copy_tree
-from cpex.framework.memory.table import ContextTable
 from cpex.framework.memory.views import ContextSource, snapshot_context, view_global_context, views_of
-from cpex.framework.models.lazy import complete
+from cpex.framework.models.lazy import complete, raw_dict
 from cpex.framework.models.mode import ControlExecutionStatus, OnError
+from cpex.framework.models.outcome import HookOutcome
 from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginErrorModel
 from cpex.framework.pipeline.background import Background
@@ -42,8 +42,16 @@ class Redaction:
         self._task: asyncio.Task[Any] | None = None
         self.possible = True
         if call.plan.transforms and not call.transformed:
-            self._task = background.spawn(lambda: _redact(call, self._payload, background), "redaction")
+            self._task = background.spawn(functools.partial(_redact, _redacting(call, self._payload)), "redaction")
             self.possible = self._task is not None
+
+    @classmethod
+    def of(cls, call: ExecutionContext, background: Background) -> Redaction:
+        """The one redaction of a call, for all that runs after its decision."""
+        if call.redaction is None:
+            call.redaction = cls(call, background)
+        shared: Redaction = call.redaction
+        return shared
 
     async def payload(self) -> Any:
         """The payload that may be shown; everyone who looks at it needs a view of their own.
@@ -66,8 +74,8 @@ class RedactionFailed(Exception):
 _FAILED: Any = object()
 
 
-async def _redact(call: ExecutionContext, payload: Any, background: Background) -> Any:
-    """Run the transform phase on a snapshot; nothing of it reaches the caller."""
+def _redacting(call: ExecutionContext, payload: Any) -> ExecutionContext:
+    """A call of the transform phase alone, on snapshots taken now; nothing of it reaches the caller."""
     host = view_global_context(call.global_context)
     complete(host)
     plan = replace(call.plan, serial=call.plan.transforms, concurrent=(), background=(), observers=())
@@ -75,7 +83,10 @@ async def _redact(call: ExecutionContext, payload: Any, background: Background) 
         call.request_id + step.uuid: snapshot_context(call.table.get(call.request_id + step.uuid), host)
         for step in plan.serial
     }
-    inner = ExecutionContext(call.engine, plan, payload, host, contexts, call.extensions, None)
+    return ExecutionContext(call.engine, plan, payload, host, contexts, call.extensions, None)
+
+
+async def _redact(inner: ExecutionContext) -> Any:
     try:
         await run_serial(inner)
     # Whatever a transform raised has been logged where it was handled; here it only means "do not show".
@@ -84,7 +95,7 @@ async def _redact(call: ExecutionContext, payload: Any, background: Background) 
     bad = {ControlExecutionStatus.ERROR, ControlExecutionStatus.TIMEOUT, ControlExecutionStatus.DISABLED}
     if any(record.status in bad for record in inner.records()):
         return _FAILED
-    return inner.final_change() if inner.reply is None else inner.payload
+    return inner.payload
 
 
 class _BackgroundTurn:
@@ -96,10 +107,8 @@ class _BackgroundTurn:
         self.step = step
         self.failure: PluginErrorModel | None = None
         key = call.request_id + step.uuid
-        self.context = host.continued(
-            call.table.peek(key) if isinstance(call.table, ContextTable) else call.table.get(key)
-        )
         # Past the table's own bookkeeping: entries that nobody has touched need not be made for this one.
+        self.context = host.continued(dict.get(call.table, key))
         dict.__setitem__(call.table, key, self.context)
         self.record = step.record(requested_allow=None, matched=None, pending=True)
         call.trail.append(self.record)
@@ -122,7 +131,7 @@ def start_background(call: ExecutionContext, background: Background) -> list[asy
     complete(host)
     source = ContextSource(host)
     turns = [_BackgroundTurn(call, step, source) for step in steps]
-    redaction = Redaction(call, background)
+    redaction = Redaction.of(call, background)
     what = turns[0].step.name
     task = background.spawn(functools.partial(_run_all, call, turns, redaction, background), what)
     if task is not None:
@@ -145,8 +154,8 @@ async def _run_all(
         return task
 
     try:
-        payload = await redaction.payload()
-        await relay(iter(turns), lambda turn: _run(call, turn, views_of(payload).view(), background), spawn)
+        views = views_of(await redaction.payload())
+        await relay(iter(turns), lambda turn: _run(call, turn, views.view()), spawn)
         for task in followers:
             await task
     except RedactionFailed:
@@ -169,7 +178,7 @@ def _skip(record: ControlExecutionRecord, code: str) -> None:
     record.status, record.error_code, record.pending = ControlExecutionStatus.SKIPPED, code, False
 
 
-async def _run(call: ExecutionContext, turn: _BackgroundTurn, view: Any, background: Background) -> None:
+async def _run(call: ExecutionContext, turn: _BackgroundTurn, view: Any) -> None:
     """One background plugin, from snapshot to true record. Never raises but for cancellation."""
     step, record, tracer = turn.step, turn.record, call.tracer
     started = elapsed_ns()
@@ -188,8 +197,8 @@ async def _run(call: ExecutionContext, turn: _BackgroundTurn, view: Any, backgro
     except Exception as error:
         turn.failure = _failed(call, step, error, record)
     finally:
-        record.duration_ns = elapsed_ns() - started
-        record.pending = False
+        # Straight into the record's dictionary: two assignments through pydantic would cost as much as the turn.
+        raw_dict(record).update(duration_ns=elapsed_ns() - started, pending=False)
         if tracer is not None:
             tracer.end(span, status)
 
@@ -216,19 +225,14 @@ def tell_observers(call: ExecutionContext, background: Background, error: BaseEx
     observers = [each for each in call.plan.observers if each.observes_all or each.name in ran]
     if not observers:
         return
-    redaction = Redaction(call, background)
+    redaction = Redaction.of(call, background)
+    outcome = call.outcome(error)
     for observer in observers:
-        start = functools.partial(_tell, call, observer, redaction, background, error)
+        start = functools.partial(_tell, outcome, observer, redaction, background)
         background.spawn(start, f"outcome:{observer.name}")
 
 
-async def _tell(
-    call: ExecutionContext,
-    observer: Observer,
-    redaction: Redaction,
-    background: Background,
-    error: BaseException | None,
-) -> None:
+async def _tell(outcome: HookOutcome, observer: Observer, redaction: Redaction, background: Background) -> None:
     try:
         payload = views_of(await redaction.payload()).view()
     except RedactionFailed:
@@ -236,7 +240,9 @@ async def _tell(
         payload = None
         background.skipped += 1
     try:
-        await observer.call(call.outcome(payload, error))
+        # An outcome of its own, as far as it can be changed.
+        user, executions = copy_tree(outcome.user), list(outcome.executions)
+        await observer.call(replace(outcome, payload=payload, user=user, executions=executions))
     # Plugin boundary.
     except Exception:
         logger.exception("Plugin %s failed in hook_completed", observer.name)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PluginError, PluginViolationError, attach_denial_outcome
 from cpex.framework.extensions import Extensions
 from cpex.framework.extensions.tiers import filter_extensions, merge_extensions
 from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
+from cpex.framework.memory.copying import copy_tree
 from cpex.framework.memory.size import content_bytes
 from cpex.framework.memory.table import ContextTable
 from cpex.framework.memory.views import ContextSource, Views, state_changes, views_of
@@ -30,6 +31,10 @@ from cpex.framework.pipeline.disabling import Disabled
 from cpex.framework.pipeline.plan import HookPlan, Step
 from cpex.framework.pipeline.stepping import DeadlineReached
 from cpex.framework.pipeline.tracing import Tracer
+
+if TYPE_CHECKING:
+    # At run time it brings the identity hooks along.
+    from cpex.framework.pipeline.identity import ReplyEffects
 
 logger = logging.getLogger("cpex.framework.manager")
 
@@ -125,6 +130,8 @@ class PhaseState:
     """Whether any plugin said more than a plain allow."""
     transformed = False
     """Whether the transform phase is through."""
+    redaction: Any = None
+    """What background work may see of the payload; belongs to `aftermath.py`."""
 
     def __init__(self, payload: Any, extensions: Extensions | None) -> None:
         self.payload = payload
@@ -178,9 +185,11 @@ class ExecutionContext(PhaseState):
     def context_for(self, step: Step) -> PluginContext:
         """The plugin's context: its own from an earlier hook of the request, or a new one; entered in the table."""
         key = self.request_id + step.uuid
-        context = self.table.get(key)
+        # Past the table's own bookkeeping: entries that nobody has touched need not be made for this one.
+        context = dict.get(self.table, key)
         if context is None:
-            context = self.table[key] = self.source.fresh()
+            context = self.source.fresh()
+            dict.__setitem__(self.table, key, context)
         else:
             self.source.renew(context)
         return context
@@ -249,13 +258,20 @@ class ExecutionContext(PhaseState):
             raise foreign_result(step, result)
         self.eventful = True
         self.plan.answers.add(type(result))
-        denied = not result.continue_processing
+        effects = self.plan.effects
+        refusal = effects.refusal(result, step.name) if effects is not None else None
+        violation = result.violation if refusal is None else refusal
+        denied = refusal is not None or not result.continue_processing
         if denied and step.blocks:
+            if refusal is not None and step.rewrites:
+                self._keep_refusal(step, view, result)
             self.gather(step, result)
-            self.halt(step, result.violation, result.denial_metadata, duration_ns)
+            self.halt(step, violation, result.denial_metadata, duration_ns)
             return
         extensions = self._judge_extensions(step, result) if step.rewrites else None
         accepted = self._judge_payload(step, view, result) if step.rewrites else None
+        if effects is not None and accepted is not None and accepted.is_reply:
+            extensions = self._judge_effects(effects, step, extensions, accepted.reply)
         self.gather(step, result)
         if extensions is not None:
             self.extensions, self.extensions_modified = extensions, True
@@ -269,7 +285,7 @@ class ExecutionContext(PhaseState):
             "extensions_modified": extensions is not None,
         }
         if denied:
-            changes |= self._would_deny(step, result.violation)
+            changes |= self._would_deny(step, violation)
         self.trail.append(step.record(duration_ns, **changes))
 
     def rules(self) -> Rules:
@@ -301,6 +317,21 @@ class ExecutionContext(PhaseState):
         before = self.extensions if self.extensions is not None else Extensions()
         merged = merge_extensions(before, returned, step.capabilities, step.name)
         return None if merged is before else merged
+
+    def _judge_effects(
+        self, effects: ReplyEffects, step: Step, extensions: Extensions | None, reply: Any
+    ) -> Extensions | None:
+        """The same, with what the reply does to extensions, which the answer itself may have changed."""
+        before = extensions if extensions is not None else self.extensions
+        before = before if before is not None else Extensions()
+        after = effects.extensions(before, reply, step.name)
+        return extensions if after is before else after
+
+    def _keep_refusal(self, step: Step, view: Any, result: PluginResult[Any]) -> None:
+        """Hand out the reply of a refusal beside the violation, for hosts that look for it there."""
+        accepted = self._judge_payload(step, view, result)
+        if accepted is not None:
+            self._take_payload(step, accepted)
 
     def _would_deny(self, step: Step, violation: PluginViolation | None) -> dict[str, Any]:
         """Note a denial that the plugin's mode does not let through."""
@@ -497,19 +528,19 @@ class ExecutionContext(PhaseState):
         attach_denial_outcome(error, denials[-1], self.denial_metadata)
         return error
 
-    def outcome(self, payload: Any, error: BaseException | None) -> HookOutcome:
-        """What observers are told."""
+    def outcome(self, error: BaseException | None) -> HookOutcome:
+        """What observers are told, but for the payload."""
         context = self.global_context
         return HookOutcome(
             hook=self.plan.hook,
             request_id=self.request_id,
             allowed=error is None and self.halted_by is None,
             violation=self.violation,
-            payload=payload,
+            payload=None,
             executions=self.records(),
             duration_ns=self.decided_ns - self.started_ns,
             session=session_of(context, self.extensions),
-            user=context.user,
+            user=copy_tree(context.user),
             tenant_id=context.tenant_id,
             error_code=_error_code(error),
         )

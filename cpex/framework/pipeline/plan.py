@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cpex.framework.base import HookRef
 from cpex.framework.hooks.registry import get_hook_registry
@@ -22,6 +22,11 @@ from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginResult
 from cpex.framework.utils import compile_conditions
 
+if TYPE_CHECKING:
+    # At run time it brings the identity hooks along.
+    from cpex.framework.pipeline.identity import ReplyEffects
+
+_RECORD_FIELDS = set(ControlExecutionRecord.model_fields)
 Matcher = Callable[[Any, GlobalContext], bool]
 
 SERIAL_MODES = (PluginMode.SEQUENTIAL, PluginMode.TRANSFORM, PluginMode.AUDIT)
@@ -32,6 +37,7 @@ REWRITING_MODES = frozenset({PluginMode.SEQUENTIAL, PluginMode.TRANSFORM})
 """Modes whose changes of payload and extensions count."""
 SHARING_MODES = REWRITING_MODES | {PluginMode.CONCURRENT}
 """Modes whose changes of shared state reach the host."""
+_IDENTITY_HOOKS = frozenset({"identity_resolve", "token_delegate"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +70,7 @@ class Step:
         """A record of this turn: a clean allow, but for the changes."""
         values = {**self.template, "duration_ns": duration_ns, **changes}
         values["config_keys"] = list(values["config_keys"])
-        record: ControlExecutionRecord = build(ControlExecutionRecord, values)
+        record: ControlExecutionRecord = build(ControlExecutionRecord, values, _RECORD_FIELDS.copy())
         return record
 
     def cancelled(self, duration_ns: int) -> ControlExecutionRecord:
@@ -106,6 +112,8 @@ class HookPlan:
     """The least content, in bytes, that any of the plugins accepts."""
     answers: set[type]
     """Result classes that are known to be `PluginResult`s; grows as plugins answer with their own."""
+    effects: ReplyEffects | None
+    """What replies of this hook do, beside being replies; `None` for all but the identity hooks."""
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -142,7 +150,17 @@ def compile_plan(hook: str, refs: Iterable[HookRef], observers: tuple[Observer, 
         reply_type=registry.reply_type(hook),
         smallest_limit=min((step.max_bytes for step in steps), default=0),
         answers={PluginResult} | ({result_type} if result_type is not None else set()),
+        effects=_effects_of(hook),
     )
+
+
+def _effects_of(hook: str) -> ReplyEffects | None:
+    if hook not in _IDENTITY_HOOKS:
+        return None
+    # Loaded by those who use these hooks.
+    from cpex.framework.pipeline.identity import EFFECTS
+
+    return EFFECTS[hook]
 
 
 def _once(steps: tuple[Step, ...]) -> tuple[Step, ...]:

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import IO, BinaryIO
 
+from pydantic import ValidationError
+
 from cpex.framework.clock import SystemClock
 from cpex.framework.errors import ConfigError, Fault, PluginLoadError
 from cpex.framework.loader.config import config_digest
+from cpex.framework.loader.faults import path_text
 from cpex.framework.manager import TenantPluginManager
 from cpex.framework.models.config import Config
 from cpex.tools.console import STANDARD, complain, console_for, plugins_print_to_stderr, print_json
@@ -60,6 +63,12 @@ class Run:
                 sink = self._open_sink(stack, stdout)
                 summary = asyncio.run(self._replay(manager, source, sink, logs))
         except _Refused:
+            return ExitCode.FAILURE
+        except BrokenPipeError:
+            raise
+        # Plugins' errors end where they are called; what arrives here happened to the files of the run.
+        except OSError as error:
+            _refused("run-broken-off", f"the run broke off after {self.tally.events:,} events", error)
             return ExitCode.FAILURE
         self._report(summary)
         return self._code(summary)
@@ -196,10 +205,15 @@ def _refused(code: str, what: str, error: OSError) -> _Refused:
 
 
 def _start_fault(plugin: str, cause: BaseException, location: str | None) -> Fault:
-    why = " ".join(f"{type(cause).__name__}: {cause}".split())[:500]
+    if isinstance(cause, ValidationError):
+        # SECURITY: its own text quotes the settings that it refuses.
+        details = cause.errors(include_url=False, include_input=False, include_context=False)
+        why = "; ".join(f"{path_text(each['loc'])}: {each['msg']}" for each in details)
+    else:
+        why = " ".join(f"{type(cause).__name__}: {cause}".split())
     return Fault(
         code="plugin-start",
-        message=f"plugin `{plugin}` did not start: {why}",
+        message=f"plugin `{plugin}` did not start: {why[:500]}",
         file=location,
         help="`cpex check` tells whether it is the configuration",
     )

@@ -1,0 +1,55 @@
+"""Writes the tables of the reference pages: `python tests/docs/generate.py`.
+
+A page is written by hand. Where it has `<!-- table: fields models.config.Config -->`, what follows up to
+`<!-- end of table -->` is made by the function of that name in `tables.py`, with the rest as its arguments.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import tables
+
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
+COMMAND = "python tests/docs/generate.py"
+_TABLE = re.compile(
+    r"^(?P<begin><!-- table: (?P<name>\w+)(?P<arguments>[^>]*) -->\n).*?^(?P<end><!-- end of table -->)$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def pages() -> list[Path]:
+    """The pages that have such a table."""
+    return [page for page in sorted(REFERENCE.glob("*.md")) if _TABLE.search(page.read_text(encoding="utf-8"))]
+
+
+def up_to_date(text: str) -> str:
+    """A page with its tables made anew."""
+
+    def made_anew(found: re.Match[str]) -> str:
+        body = getattr(tables, found["name"])(*found["arguments"].split())
+        return f"{found['begin']}\n{body}\n\n{found['end']}"
+
+    return _TABLE.sub(made_anew, text)
+
+
+def tables_of(page: Path) -> set[str]:
+    """The tables of a page: function and arguments."""
+    found = _TABLE.finditer(page.read_text(encoding="utf-8"))
+    return {f"{each['name']}{each['arguments']}" for each in found}
+
+
+def main() -> None:
+    """Rewrite every page that is out of date."""
+    for page in pages():
+        before = page.read_text(encoding="utf-8")
+        after = up_to_date(before)
+        if after != before:
+            page.write_text(after, encoding="utf-8")
+            print(f"wrote {page}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
