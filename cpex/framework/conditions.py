@@ -2,8 +2,8 @@
 
 Conditions are alternatives: one that holds is enough. Inside one, everything that is given must hold. `tools`,
 `prompts`, `resources` and `agents` are compared with the entity that the hook is about; of a message any entity that it
-mentions will do. Where the hook has an entity of that kind and the payload names none, the condition does not hold; where
-the hook has no such entity, the set asks for nothing.
+mentions will do. Where the hook has an entity of that kind and the payload names none, the condition does not hold;
+where the hook has no such entity, the set asks for nothing.
 
 `compile_conditions` does the work once, when a plan is made; the judge that it returns does a few look-ups per call.
 

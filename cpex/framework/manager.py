@@ -241,12 +241,17 @@ class _Manager(_ManagerState):
                     await self._registry.shutdown()
                     raise
                 failure = FailedPlugin(entry.name, entry.kind, self._locations.get(entry.name), error)
-                logger.error("Plugin %s failed to start: %s", entry.name, error)
                 if _is_fatal(entry):
                     fatal.append(failure)
-                else:
-                    self._failed[entry.name] = failure
-                    logger.warning("Starting without plugin %s (on_error: %s)", entry.name, entry.on_error)
+                    continue
+                self._failed[entry.name] = failure
+                logger.warning(
+                    "Starting without plugin %s (on_error: %s), which failed to start: %s",
+                    entry.name,
+                    entry.on_error,
+                    str(error) or type(error).__name__,
+                    exc_info=error,
+                )
         if fatal:
             await self._registry.shutdown()
             failures = [LoadFailure(each.name, each.error, each.location) for each in fatal]

@@ -64,7 +64,7 @@ async def test_a_plugin_that_may_be_missing_is_left_out_and_listed(
     manager = TenantPluginManager(path)
     await manager.initialize()
     warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
-    assert warnings == [f"Starting without plugin bad (on_error: {rule})"]
+    assert warnings == [f"Starting without plugin bad (on_error: {rule}), which failed to start: nobody answers"]
     assert isinstance(manager.failed_plugins["bad"].error, ConnectionError)
     assert (manager.initialized, manager.plugin_count) == (True, 1)
     await manager.shutdown()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import generate
 from conformance.manifest import anchors
+from doc_pages import COMMAND, REFERENCE, pages, tables_of, up_to_date
+from pydantic import BaseModel
+from support import manager_of
 
-from cpex.framework import conditions
+from cpex.framework import GlobalContext, PluginConfig, ToolPreInvokePayload, conditions
 from cpex.framework.hooks.registry import get_hook_registry
 from cpex.framework.loader.config import ConfigLoader
 from cpex.framework.loader.plugin import PluginLoader
@@ -23,8 +20,8 @@ from cpex.framework.loader.trial import find_plugin_faults
 from cpex.framework.models.config import Config
 from cpex.framework.settings import PluginsSettings
 
-DOCS = generate.REFERENCE.parent
-OURS = [generate.REFERENCE / f"{name}.md" for name in ("settings", "configuration", "conditions", "hooks")]
+DOCS = REFERENCE.parent
+OURS = [REFERENCE / f"{name}.md" for name in ("settings", "configuration", "conditions", "hooks")]
 WRITTEN = [*OURS, DOCS / "glossary.md", DOCS / "threat-model.md"]
 
 
@@ -36,13 +33,13 @@ def code(page: Path, language: str) -> list[str]:
 
 @pytest.mark.parametrize("page", OURS, ids=lambda page: page.stem)
 def test_the_tables_are_up_to_date(page: Path) -> None:
-    assert page in generate.pages()
+    assert page in pages()
     text = page.read_text(encoding="utf-8")
-    assert text == generate.up_to_date(text), f"run: {generate.COMMAND}"
+    assert text == up_to_date(text), f"run: {COMMAND}"
 
 
 def test_every_setting_has_its_line() -> None:
-    text = (generate.REFERENCE / "settings.md").read_text(encoding="utf-8")
+    text = (REFERENCE / "settings.md").read_text(encoding="utf-8")
     wanted = {f"PLUGINS_{name.upper()}" for name in PluginsSettings.model_fields}
     assert sorted(name for name in wanted if f"`{name}`" not in text) == []
 
@@ -63,7 +60,7 @@ def _inside(annotation: Any) -> list[type[BaseModel]]:
 
 
 def test_every_section_of_the_configuration_has_its_table() -> None:
-    shown = generate.tables_of(generate.REFERENCE / "configuration.md")
+    shown = tables_of(REFERENCE / "configuration.md")
     # These differ from one that is shown by a word, which the page says.
     alike = {"models.config.PromptTemplate", "models.config.ResourceTemplate", "models.tls.GRPCClientTLSConfig"}
     assert sorted(path for path in sections(Config) - alike if f"fields {path}" not in shown) == []
@@ -71,7 +68,7 @@ def test_every_section_of_the_configuration_has_its_table() -> None:
 
 def test_every_payload_and_reply_has_its_table() -> None:
     registry = get_hook_registry()
-    shown = " ".join(generate.tables_of(generate.REFERENCE / "hooks.md"))
+    shown = " ".join(tables_of(REFERENCE / "hooks.md"))
     classes = {registry.get_payload_type(hook) for hook in registry.get_registered_hooks()}
     classes |= {registry.reply_type(hook) for hook in registry.get_registered_hooks()} - {None, dict}
     names = {each.__name__ for each in classes if each is not None and each.__module__.startswith("cpex.")}
@@ -89,11 +86,7 @@ def test_every_configuration_that_is_shown_can_be_started(page: Path, tmp_path: 
 
 
 def test_the_handlers_that_are_shown_can_be_registered() -> None:
-    from support import manager_of
-
-    from cpex.framework import PluginConfig
-
-    for block in code(generate.REFERENCE / "hooks.md", "python"):
+    for block in code(REFERENCE / "hooks.md", "python"):
         names: dict[str, Any] = {}
         exec(block, names)
         config = PluginConfig(name="mail", kind="shown.Mail", hooks=["tool_pre_invoke", "mail_pre_send"])
@@ -102,9 +95,7 @@ def test_the_handlers_that_are_shown_can_be_registered() -> None:
 
 
 def test_the_example_of_conditions_means_what_the_page_says() -> None:
-    from cpex.framework import GlobalContext, ToolPreInvokePayload
-
-    (block,) = code(generate.REFERENCE / "conditions.md", "yaml")
+    (block,) = code(REFERENCE / "conditions.md", "yaml")
     (plugin,) = ConfigLoader.load_text(block, file="page").config.plugins or []
     mail = ToolPreInvokePayload(name="send_mail")
 

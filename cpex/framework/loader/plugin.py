@@ -65,8 +65,9 @@ class PluginLoader:
                 self.plugin_dirs.append(str(folder))
             if str(folder) not in sys.path:
                 sys.path.append(str(folder))
-        # Files that were written a moment ago must be seen.
-        importlib.invalidate_caches()
+        if self.plugin_dirs:
+            # Files that were written a moment ago must be seen.
+            importlib.invalidate_caches()
 
     def resolve_kind(self, kind: str) -> type[Plugin]:
         """The class of plugins of a kind that runs in this process, imported; found once.
@@ -126,6 +127,9 @@ class PluginLoader:
             Exception: Whatever the plugin's constructor or `initialize()` raises.
         """
         plugin = self.construct(config)
+        if type(plugin).initialize is Plugin.initialize:
+            # The base class has nothing to initialise: no deadline to arm, a thousand times over.
+            return plugin
         limit = config.initialize_timeout_s
         deadline = asyncio.timeout(limit)
         try:

@@ -18,6 +18,7 @@ import decimal
 import enum
 import fractions
 import logging
+import marshal
 import operator
 import pathlib
 import re
@@ -219,6 +220,9 @@ def graft(old: Any, new: Any) -> Any:
         private copies.
     """
     try:
+        # The outermost container usually differs, or nobody would ask; those inside usually do not.
+        if type(new) is dict and type(old) is dict:
+            return _graft_dict(old, new)
         return _graft(old, new)
     except RecursionError:
         # Deeper than the stack, or cyclic: `copy_tree` handles both, at the price of sharing nothing with `old`.
@@ -233,13 +237,22 @@ def _graft(old: Any, new: Any) -> Any:
         return copy_tree(new)
     if kind in ATOMS:
         return old if new == old else new
-    if kind is dict:
-        return _graft_dict(old, new)
-    if kind is list:
-        return _graft_list(old, new)
+    if kind is dict or kind is list:
+        if _same_data(old, new):
+            return old
+        return _graft_dict(old, new) if kind is dict else _graft_list(old, new)
     if isinstance(new, BaseModel):
         return _graft_model(old, new)
     return old if _same(old, new) else copy_tree(new)
+
+
+def _same_data(old: Any, new: Any) -> bool:
+    """Whether two containers of plain data are alike to the last type, told at C speed; False when it cannot tell."""
+    try:
+        # The interpreter's serialiser tells `1` from `True` and `1.0`, which a comparison does not.
+        return len(old) == len(new) and marshal.dumps(old, 2) == marshal.dumps(new, 2)
+    except ValueError:
+        return False
 
 
 def _graft_dict(old: dict[Any, Any], new: dict[Any, Any]) -> dict[Any, Any]:

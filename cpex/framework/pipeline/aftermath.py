@@ -187,6 +187,8 @@ async def _run(call: ExecutionContext, turn: _BackgroundTurn, view: Any) -> None
     try:
         await invoke(call, step, view, turn.context, started)
         status = "ok"
+        if call.engine.disabled:
+            call.engine.disabled.passed(step)
     except asyncio.CancelledError:
         record.status = ControlExecutionStatus.CANCELLED
         raise

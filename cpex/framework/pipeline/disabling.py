@@ -28,12 +28,13 @@ class Disabled(set[str]):
         self._since[name] = clock.monotonic()
         self.add(name)
 
-    def enable(self, name: str) -> None:
-        """Switch a plugin on again."""
-        if name in self:
-            logger.info("Plugin %s is enabled again", name)
-        self._since.pop(name, None)
-        self.discard(name)
+    def passed(self, step: Step) -> None:
+        """Note that a turn went well: the plugin's trial, if this was one, has succeeded."""
+        # Without a cool-down there are no trials: this turn began before the plugin was disabled.
+        if step.name in self and step.disable_cooldown_s is not None:
+            logger.info("Plugin %s is enabled again", step.name)
+            self._since.pop(step.name, None)
+            self.discard(step.name)
 
     def clear(self) -> None:
         """Switch all plugins on again."""

@@ -140,7 +140,7 @@ async def run_serial(call: ExecutionContext) -> None:
         if tracer is not None:
             tracer.end_plugin(span, result)
         if watched:
-            call.engine.disabled.enable(step.name)
+            call.engine.disabled.passed(step)
         if plain and base is not None and getrefcount(view) == SOLE_REFERENCE and raw_dict(view) == base:
             continue
         settle(view)
@@ -336,7 +336,7 @@ def _count(call: ExecutionContext, turn: _Turn) -> None:
         except Exception as error:
             call.failed(turn.step, error, turn.duration_ns)
     if call.watched:
-        call.engine.disabled.enable(turn.step.name)
+        call.engine.disabled.passed(turn.step)
 
 
 async def take_turn(call: ExecutionContext, turn: _Turn) -> None:

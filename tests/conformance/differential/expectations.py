@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .catalogue import HOOKS
+from cpex.framework.extensions import Extensions
+
 from .scenarios import Scenario
-from .translation import BARE_VIOLATION, REPLY_HOOKS, VIOLATION, WATCHING, Plugin, Turn, closed
+from .translation import BARE_VIOLATION, REPLY_HOOKS, VIOLATION, WATCHING, Plugin, Turn
 
 Outcome = dict[str, Any]
 Expectation = Callable[["Case"], None]
 
 MAX_TEXT_BYTES = 256
-AGAINST_THE_CLOCK = ("cancelled",)
+SLOTS = tuple(Extensions.model_fields)
 
 
 @dataclass
@@ -147,6 +148,13 @@ def tell_background_truth(case: Case) -> None:
             record["reason"] = f"Plugin {plugin['name']} exceeded {late}"
 
 
+def name_timeouts(case: Case) -> None:
+    """The error of a plugin that took too long says so by its code and names the hook; nothing caused it but time."""
+    error = case.theirs["error"]
+    if error is not None and error["type"] == "PluginError" and error["message"].endswith("s timeout"):
+        error |= {"code": "plugin_timeout", "details": {"hook": case.hook}, "cause": None}
+
+
 def keep_records_of_failures(case: Case) -> None:
     """A `PluginError` carries the records; there it has none, so only their plugins and the culprit are compared."""
     error = case.theirs["error"]
@@ -166,6 +174,14 @@ def forget_cancelled_siblings(case: Case) -> None:
         gone = {each["plugin_name"] for each in case.ours["records"] if each["status"] == "cancelled"}
         if gone <= set(case.of_mode("concurrent")) - {each["plugin_name"] for each in kept}:
             case.ours["records"] = kept
+            _forget_unstarted(case, gone - {note["plugin"] for note in case.ours["seen"]})
+
+
+def _forget_unstarted(case: Case, names: set[str]) -> None:
+    """Siblings whose turn had not begun when the call ended are not called here; there they are, and are cancelled."""
+    case.theirs["seen"] = [note for note in case.theirs["seen"] if note["plugin"] not in names]
+    for name in names - set(_table_of(case.earlier)):
+        (case.theirs["table"] or {}).pop(name, None)
 
 
 def forget_disabled(case: Case) -> None:
@@ -230,9 +246,10 @@ def continue_tables(case: Case) -> None:
     theirs, before = case.theirs, _table_of(case.earlier)
     if theirs["error"] is None and (theirs["table"] is not None or before):
         theirs["table"] = {**before, **(theirs["table"] or {})}
-    ran = {note["plugin"] for note in theirs["seen"]}
+    # A context that its plugin never looked at is made when somebody else does, with what is shared by then.
+    looked = {note["plugin"] for note in theirs["seen"] if case.turn(note["plugin"])["looks"]}
     # What concurrent plugins write there is written by the runner, and background plugins see it merged.
-    renewed = ran - set(case.of_mode("concurrent"))
+    renewed = looked - set(case.of_mode("concurrent"))
     for side in (case.ours, theirs):
         for name, entry in (side["table"] or {}).items():
             if name not in renewed:
@@ -301,8 +318,8 @@ def chain_extensions(case: Case) -> None:
     notes = {note["plugin"]: note for note in case.theirs["seen"]}
     for record, plugin, turn in case.records():
         note = notes.get(plugin["name"])
-        if note is not None and note.get("extensions") and plugin["mode"] != "fire_and_forget":
-            _show(note["extensions"], plugin, chain)
+        if note is not None and plugin["mode"] != "fire_and_forget":
+            _show(note, plugin, chain)
         accepted = _accept_extensions(case, record, plugin, turn, chain)
         changed = changed or accepted
         if record["status"] == "completed" and record["requested_allow"] is not None:
@@ -312,16 +329,21 @@ def chain_extensions(case: Case) -> None:
             elif not record["requested_allow"] and record["effective_allow"]:
                 record["applied"] = accepted or record["payload_modified"]
     for note in case.theirs["seen_after"]:
-        if note.get("extensions"):
-            _show(note["extensions"], case.plugin(note["plugin"]), chain)
+        _show(note, case.plugin(note["plugin"]), chain)
     if case.theirs["result"] is not None:
         case.theirs["result"]["modified_extensions"] = _final_extensions(case, chain) if changed else None
 
 
-def _show(shown: dict[str, Any], plugin: Plugin, chain: dict[str, Any]) -> None:
-    shown["custom"] = dict(chain["custom"]) if shown["custom"] is not None or chain["custom"] else None
-    if shown["security"] is not None and {"read_labels", "append_labels"} & set(plugin["capabilities"]):
-        shown["security"]["labels"] = list(chain["labels"])
+def _show(note: Outcome, plugin: Plugin, chain: dict[str, Any]) -> None:
+    if not plugin["three"] or "extensions" not in note:
+        return
+    shown = note["extensions"]
+    if shown is None and chain["custom"]:
+        shown = note["extensions"] = dict.fromkeys(SLOTS)
+    if shown is not None:
+        shown["custom"] = dict(chain["custom"]) if shown["custom"] is not None or chain["custom"] else None
+        if shown["security"] is not None and {"read_labels", "append_labels"} & set(plugin["capabilities"]):
+            shown["security"]["labels"] = list(chain["labels"])
 
 
 def _accept_extensions(case: Case, record: Outcome, plugin: Plugin, turn: Turn, chain: dict[str, Any]) -> bool:
@@ -340,10 +362,7 @@ def _accept_extensions(case: Case, record: Outcome, plugin: Plugin, turn: Turn, 
 
 def _final_extensions(case: Case, chain: dict[str, Any]) -> dict[str, Any]:
     base = case.theirs["host_extensions"]
-    if base is None:
-        ours = (case.ours["result"] or {}).get("modified_extensions") or {}
-        base = dict.fromkeys(ours)
-    final: dict[str, Any] = copy.deepcopy(base)
+    final: dict[str, Any] = copy.deepcopy(base) if base is not None else dict.fromkeys(SLOTS)
     final["custom"] = chain["custom"]
     if final.get("security") is not None:
         final["security"]["labels"] = chain["labels"]
@@ -374,9 +393,8 @@ EXPECTATIONS: tuple[tuple[str, Expectation], ...] = (
     ("D21", keep_what_was_gathered),
     ("D24", continue_tables),
     ("D16", show_the_final_payload),
+    ("D18", name_timeouts),
     ("D20", keep_records_of_failures),
     ("", forget_where_it_failed),
 )
 """`(decision, expectation)`, in the order in which they apply."""
-
-__all__ = ["EXPECTATIONS", "HOOKS", "Case", "closed"]

@@ -53,10 +53,12 @@ def _payload_counts(scenario: Scenario, plugin: Plugin, hook: str, turn: Turn) -
 
 
 def spare_the_payload(scenario: Scenario) -> None:
-    """What a plugin does in place reaches nobody else; when it returns it, it counts."""
+    """What a plugin does in place reaches nobody else; when it returns it, it counts, and only then."""
     for _, _, turn in each_turn(scenario):
         if turn["edits"]:
             turn["edits_on"] = "copy"
+        if turn["change"] is not None and turn["change"]["how"] == "view":
+            turn["change"] = {"how": "edited"}
 
 
 def write_whole_keys(scenario: Scenario) -> None:

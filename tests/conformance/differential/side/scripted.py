@@ -10,7 +10,8 @@ Settings: `{"turns": {hook: turn}, "three": bool}`. A turn is what the plugin do
 - `writes`: changes of shared and own state: `{"where": word, "do": word, "key": ..., "value": ...}`
 - `writes_late`: whether those of shared state are left to the runner, which makes them after the call, from `LATE`
 - `answer`: `allow`, `deny`, or one of the ways to fail in `_FAILURES` and `_FOREIGN`
-- `change`: what it returns as modified payload: `{"how": word, ...}`, see `_changed`; `aside` puts a reply into the
+- `change`: what it returns as modified payload: `{"how": word, ...}`, see `_changed`; `edited` is
+  like `view`, but nothing unless there was an edit; `aside` puts a reply into the
   result's metadata instead, under `reply:<plugin>`
 - `extensions`: what it returns as modified extensions: `{"custom": {...}, "labels": [...], "environment": ...}`
 - `typed`: whether it answers with the hook's own result class
@@ -137,7 +138,7 @@ class ScriptedPlugin(Plugin):
             reply = _changed(hook, {**turn["change"], "how": "reply"}, edited)
             told = {"type": type(reply).__name__, "value": plain(reply)}
             fields["metadata"] = {**(fields.get("metadata") or {}), f"reply:{self.name}": told}
-        elif turn["change"] is not None:
+        elif turn["change"] is not None and not (turn["change"]["how"] == "edited" and edited is payload):
             fields["modified_payload"] = _changed(hook, turn["change"], edited)
         if turn["extensions"] is not None:
             fields["modified_extensions"] = _extended(extensions, turn["extensions"])
@@ -221,7 +222,7 @@ def write_down(shared: Any, context: Any, write: dict[str, Any]) -> None:
 def _changed(hook: str, change: dict[str, Any], edited: Any) -> Any:
     """The modified payload: what was handed over, a copy, a new object, a dict, something else, or a reply."""
     match change["how"]:
-        case "view":
+        case "view" | "edited":
             return edited
         case "copy":
             return edited.model_copy(update=copy.deepcopy(change["fields"]))

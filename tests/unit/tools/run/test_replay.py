@@ -134,8 +134,8 @@ async def test_bad_lines_are_told_and_do_not_stop_the_rest(plugins: Path) -> Non
     assert summaries == [
         "error: line 1: no valid JSON: expecting property name enclosed in double quotes [event-json]",
         "error: line 2: unknown hook `tool_pre_invok` [event-unknown-hook]",
-        "error: line 3: `payload.name`: input should be a valid string; `payload.args`: input should be a valid dictionary"
-        " [event-payload]",
+        "error: line 3: `payload.name`: input should be a valid string;"
+        " `payload.args`: input should be a valid dictionary [event-payload]",
         "error: line 4: `context.request_id`: input should be a valid string [event-context]",
         "error: line 5: `extensions.agent.turn`: input should be a valid integer, unable to parse string as an integer"
         " [event-extensions]",

@@ -1,7 +1,7 @@
-"""Writes the tables of the reference pages: `python tests/docs/generate.py`.
+"""Writes the tables of the reference pages: `python tests/doc_pages.py`.
 
 A page is written by hand. Where it has `<!-- table: fields models.config.Config -->`, what follows up to
-`<!-- end of table -->` is made by the function of that name in `tables.py`, with the rest as its arguments.
+`<!-- end of table -->` is made by the function of that name in `doc_tables.py`, with the rest as its arguments.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import re
 import sys
 from pathlib import Path
 
-import tables
+import doc_tables
 
-REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "reference"
-COMMAND = "python tests/docs/generate.py"
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+COMMAND = "python tests/doc_pages.py"
 _TABLE = re.compile(
     r"^(?P<begin><!-- table: (?P<name>\w+)(?P<arguments>[^>]*) -->\n).*?^(?P<end><!-- end of table -->)$",
     re.MULTILINE | re.DOTALL,
@@ -29,7 +29,7 @@ def up_to_date(text: str) -> str:
     """A page with its tables made anew."""
 
     def made_anew(found: re.Match[str]) -> str:
-        body = getattr(tables, found["name"])(*found["arguments"].split())
+        body = getattr(doc_tables, found["name"])(*found["arguments"].split())
         return f"{found['begin']}\n{body}\n\n{found['end']}"
 
     return _TABLE.sub(made_anew, text)
