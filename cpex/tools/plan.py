@@ -86,16 +86,19 @@ def _print(planned: Plan, *, mermaid: bool, as_json: bool) -> None:
 
 
 def _print_tables(planned: Plan, console: Console) -> None:
-    for hook in planned.hooks:
+    for number, hook in enumerate(planned.hooks):
+        if number:
+            console.print()
         console.print(plain(hook.hook), f"  {hook.payload or 'no payload class'}" if hook.steps else "", sep="")
         console.print(_table(hook) if hook.steps else "  no plugin runs here")
-        console.print()
+    notes = [("disabled", planned.disabled), ("list no hooks", planned.hooks_unknown)]
     if planned.hook_timeout_s is not None:
-        console.print(f"a whole call may take {planned.hook_timeout_s:g} s")
-    if planned.disabled:
-        console.print("disabled: ", plain(", ".join(planned.disabled)), sep="")
-    if planned.hooks_unknown:
-        console.print("list no hooks: ", plain(", ".join(planned.hooks_unknown)), sep="")
+        notes.append(("a whole call may take", (f"{planned.hook_timeout_s:g} s",)))
+    if any(names for _, names in notes):
+        console.print()
+    for title, names in notes:
+        if names:
+            console.print(f"{title}: ", plain(", ".join(names), limit=400), sep="")
 
 
 def _table(hook: PlannedHook) -> Table:

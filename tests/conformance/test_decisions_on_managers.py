@@ -133,7 +133,8 @@ async def test_a_plugin_learns_what_was_finally_decided(decision: str) -> None:
 
     ran, absent, watches = plugin(allow, "ran"), plugin(allow, "absent", ["another"]), plugin(allow, "all", ["another"])
     for each in (ran, absent, watches):
-        each.hook_completed = completed  # type: ignore[attr-defined]  # found by name, as a method would be
+        # Found by its name, as a method would be.
+        each.hook_completed = completed  # type: ignore[attr-defined]
     watches.observes_all = True
     manager = manager_of(
         ran, absent, watches, plugin(decides, "decides", priority=200), plugin(redacts, "redacts", mode="transform")

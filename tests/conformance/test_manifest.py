@@ -62,8 +62,9 @@ def test_a_departure_names_a_decision_of_the_manifest() -> None:
 
 def test_the_manifest_is_in_order() -> None:
     def place(name: str) -> tuple[str, int, str]:
-        kind, number, rest = re.fullmatch(r"([DS])(\d+)(.*)", name).groups()  # type: ignore[union-attr]  # checked above
-        return kind, int(number), rest
+        kind, rest = name[0], name[1:]
+        number = re.sub(r"\D.*", "", rest)
+        return kind, int(number), rest.removeprefix(number)
 
     ids = [each.id for each in REQUIREMENTS]
     assert ids == sorted(ids, key=place), MANIFEST

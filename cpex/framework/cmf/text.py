@@ -122,7 +122,7 @@ def _of_model(model: BaseModel, path: str) -> list[_Todo]:
     silent = frozenset().union(*(_SILENT.get(cls, frozenset()) for cls in type(model).__mro__))
     values = {**model.__dict__, **(model.__pydantic_extra__ or {})}
     children = [_Todo(item, _below(path, name)) for name, item in values.items() if name not in silent]
-    if isinstance(model, _SOURCES) and (included := _included(model.type, model.data)) is not None:
+    if isinstance(model, _SOURCES) and (included := _included(model.type, model.data)):
         children.append(_Todo(included, f"{_below(path, 'data')}[decoded]"))
     return children
 
@@ -154,7 +154,7 @@ def _included(kind: str, data: str) -> bytes | None:
 
 
 def _from_base64(text: str) -> bytes | None:
-    # Lenient where readers are lenient: blanks, line ends, the URL-safe alphabet, missing padding.
+    # Lenient where readers are lenient: blanks, line ends, other stray characters, the URL-safe alphabet, no padding.
     text = "".join(text.split()).replace("-", "+").replace("_", "/").rstrip("=")
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4))

@@ -29,6 +29,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, SecretBytes, SecretStr
 
+from cpex.framework.models.lazy import set_bookkeeping_of
+
 logger = logging.getLogger("cpex.framework.memory")
 
 T = TypeVar("T")
@@ -64,6 +66,7 @@ ATOMS: frozenset[type] = frozenset(
 
 _SHARED_QUIETLY = (enum.Enum, BaseException, *weakref.ProxyTypes, weakref.ReferenceType, type)
 _all_atoms = ATOMS.issuperset
+_set_fields_set, _set_extra, _set_private = set_bookkeeping_of
 _is = operator.is_
 _MISSING = object()
 _warned: set[type] = set()
@@ -184,13 +187,13 @@ def _copy_model(value: BaseModel, memo: Memo) -> BaseModel:
         return copy.deepcopy(value, memo)
     result = memo[id(value)] = cls.__new__(cls)
     # Pydantic's own bookkeeping, as its `__deepcopy__` treats it; fields are copied by our rules instead of deepcopy's.
-    put = object.__setattr__
-    put(result, "__dict__", {name: _copy_now(item, memo) for name, item in value.__dict__.items()})
+    values = {name: _copy_now(item, memo) for name, item in value.__dict__.items()}
+    object.__setattr__(result, "__dict__", values)
     extra = value.__pydantic_extra__
-    put(result, "__pydantic_extra__", _copy_now(extra, memo) if extra else extra)
-    put(result, "__pydantic_fields_set__", set(value.__pydantic_fields_set__))
+    _set_extra(result, _copy_now(extra, memo) if extra else extra)
+    _set_fields_set(result, set(value.__pydantic_fields_set__))
     private = getattr(value, "__pydantic_private__", None)
-    put(result, "__pydantic_private__", _copy_now(private, memo) if private else private)
+    _set_private(result, _copy_now(private, memo) if private else private)
     return result
 
 
@@ -309,11 +312,10 @@ def _graft_model(old: BaseModel, new: BaseModel) -> BaseModel:
     ):
         return old
     result = old.model_copy()
-    put = object.__setattr__
-    put(result, "__dict__", dict(fields))
-    put(result, "__pydantic_extra__", None if old.__pydantic_extra__ is None else dict(extra))
-    put(result, "__pydantic_fields_set__", set(new.__pydantic_fields_set__))
-    put(result, "__pydantic_private__", dict(private) if private else getattr(new, "__pydantic_private__", None))
+    object.__setattr__(result, "__dict__", dict(fields))
+    _set_extra(result, None if old.__pydantic_extra__ is None else dict(extra))
+    _set_fields_set(result, set(new.__pydantic_fields_set__))
+    _set_private(result, dict(private) if private else getattr(new, "__pydantic_private__", None))
     return result
 
 

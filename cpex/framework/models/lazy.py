@@ -31,6 +31,9 @@ set_raw_dict = _DICT.__set__
 _FIELDS_SET = BaseModel.__dict__["__pydantic_fields_set__"].__set__
 _EXTRA = BaseModel.__dict__["__pydantic_extra__"].__set__
 _PRIVATE = BaseModel.__dict__["__pydantic_private__"].__set__
+set_bookkeeping_of = (_FIELDS_SET, _EXTRA, _PRIVATE)
+"""Set pydantic's own bookkeeping: fields set, extra values, private attributes, each as `setter(model, value)`. They
+reach the slots of root models too, whose class attributes of the same names send `setattr` elsewhere."""
 _SLOTS = frozenset({"__pydantic_fields_set__", "__pydantic_extra__", "__pydantic_private__"})
 
 

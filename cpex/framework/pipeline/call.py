@@ -525,6 +525,9 @@ class ExecutionContext(PhaseState):
         error.executions = self.records()
         # Not simply the last one: siblings that were cancelled come behind it.
         denials = [each for each in error.executions if each.plugin_id == step.uuid and each.requested_allow is False]
+        if violation is None:
+            # The exception's text is all there is to say about a denial without a violation.
+            denials[-1].reason, denials[-1].error_code = _truncate_opt(error.message), "plugin_violation"
         attach_denial_outcome(error, denials[-1], self.denial_metadata)
         return error
 

@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Iterable
 from typing import Any
 
-from cpex.framework.base import HookRef
+from cpex.framework.base import HookRef, hook_name
 from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PayloadSizeError, PluginError
 from cpex.framework.extensions import Extensions
@@ -162,7 +162,7 @@ class Executor:
         if plan is None:
             if len(self._compiled) >= MAX_COMPILED:
                 self._compiled.clear()
-            plan = self._compiled[(hook_type, *refs)] = compile_plan(refs[0].name, refs)
+            plan = self._compiled[(hook_type, *refs)] = compile_plan(hook_name(hook_type), refs)
         return await self.run(plan, payload, global_context, local_contexts, violations_as_exceptions, extensions)
 
     async def execute_plugin(

@@ -134,7 +134,9 @@ def tell_ignored_failures(case: Case) -> None:
     """A failure that was ignored is recorded as one."""
     for record, plugin, _ in case.records():
         raised = _raised(case, plugin["name"])
-        if record["status"] == "completed" and raised is not None:
+        if plugin["mode"] == "fire_and_forget":
+            raised = next((each["message"] for each in case.theirs["background"] if each["plugin_name"] == plugin["name"]), None)
+        if record["status"] == "completed" and raised is not None and case.turn(plugin["name"])["answer"] != "hang":
             record |= {"status": "error", "requested_allow": None, "matched": None, "applied": False}
             record |= {"reason": _truncated(raised), "error_code": "plugin_error"}
 
@@ -144,8 +146,11 @@ def tell_background_truth(case: Case) -> None:
     late = f"{case.scenario['timeout']:g}s timeout"
     for record, plugin, turn in case.records():
         if plugin["mode"] == "fire_and_forget" and turn["answer"] == "hang" and not _raised(case, plugin["name"]):
-            record |= {"status": "timeout", "error_code": "plugin_timeout"}
-            record["reason"] = f"Plugin {plugin['name']} exceeded {late}"
+            text = f"Plugin {plugin['name']} exceeded {late}"
+            record |= {"status": "timeout", "error_code": "plugin_timeout", "reason": text}
+            for told in case.theirs["background"]:
+                if told["plugin_name"] == plugin["name"]:
+                    told["message"] = text
 
 
 def name_timeouts(case: Case) -> None:
@@ -162,19 +167,26 @@ def keep_records_of_failures(case: Case) -> None:
         return
     case.theirs["records"] = sorted({note["plugin"] for note in case.theirs["seen"]})
     case.theirs["culprit"] = error["plugin_name"]
-    culprits = [each["plugin_name"] for each in case.ours["records"] if not each["effective_allow"]]
+    culprits = [
+        each["plugin_name"]
+        for each in case.ours["records"]
+        if not each["effective_allow"] and each["status"] != "cancelled"
+    ]
     case.ours["culprit"] = culprits[0] if len(culprits) == 1 else culprits
-    case.ours["records"] = sorted({each["plugin_name"] for each in case.ours["records"]})
+    called = {note["plugin"] for note in case.ours["seen"]}
+    case.ours["records"] = sorted({each["plugin_name"] for each in case.ours["records"]} & called)
 
 
 def forget_cancelled_siblings(case: Case) -> None:
     """Concurrent plugins that another one's denial or failure cancelled are recorded; there they are not."""
-    if case.theirs["error"] is not None or not case.theirs["result"]["continue_processing"]:
+    error = case.theirs["error"]
+    if error is not None or not case.theirs["result"]["continue_processing"]:
         kept = [each for each in case.ours["records"] if each["status"] != "cancelled"]
         gone = {each["plugin_name"] for each in case.ours["records"] if each["status"] == "cancelled"}
         if gone <= set(case.of_mode("concurrent")) - {each["plugin_name"] for each in kept}:
-            case.ours["records"] = kept
             _forget_unstarted(case, gone - {note["plugin"] for note in case.ours["seen"]})
+            if error is None or error["type"] != "PluginError":
+                case.ours["records"] = kept
 
 
 def _forget_unstarted(case: Case, names: set[str]) -> None:

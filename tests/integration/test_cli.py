@@ -1,0 +1,306 @@
+"""The program, as a process: what it prints, where, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from doc_blocks import ROOT, blocks
+
+PAGE = ROOT / "docs" / "reference" / "cli.md"
+CPEX = [sys.executable, "-m", "cpex.tools.cli"]
+TIMEOUT_S = 60
+
+PLUGINS = """\
+import asyncio
+
+from cpex.framework import Plugin, PluginResult, PluginViolation
+
+
+class Guard(Plugin):
+    async def tool_pre_invoke(self, payload, context):
+        print("a plugin prints")
+        if payload.name == "deny":
+            violation = PluginViolation(reason="not this", description="Never.", code="NOT_THIS")
+            return PluginResult(continue_processing=False, violation=violation)
+        if payload.name == "crash":
+            raise RuntimeError("boom")
+        if payload.name == "redact":
+            return PluginResult(modified_payload=payload.model_copy(update={"args": {"card": "[CARD]"}}))
+        return PluginResult()
+
+
+class Late(Plugin):
+    async def tool_pre_invoke(self, payload, context):
+        await asyncio.sleep(0.2)
+        with open("late.txt", "a") as file:
+            file.write("ended\\n")
+        return PluginResult()
+
+
+class Absent(Plugin):
+    async def initialize(self):
+        raise OSError("no connection")
+
+    async def shutdown(self):
+        with open("shutdown.txt", "w") as file:
+            file.write("clean")
+"""
+CONFIG = """\
+plugin_dirs: [.]
+plugins:
+  - {name: guard, kind: e_guard.Guard, hooks: [tool_pre_invoke]}
+"""
+
+
+def call(name: str, **keys: Any) -> str:
+    return json.dumps({"hook": "tool_pre_invoke", "payload": {"name": name, "args": {"card": "4111"}}, **keys}) + "\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "e_guard.py").write_text(PLUGINS)
+    (tmp_path / "c.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "", "COLUMNS": "100", "NO_COLOR": "1"}
+
+
+def cpex(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*CPEX, *arguments],
+        cwd=folder,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        env=environment(),
+        check=False,
+    )
+
+
+def test_the_version_is_told_without_loading_the_engine(folder: Path) -> None:
+    done = cpex(folder, "--version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"cpex \d+\.\d+\.\d+\n", done.stdout)
+    code = "import sys, cpex.tools.cli; print(*({'rich.table', 'cpex.framework.manager'} & set(sys.modules)))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
+    assert loaded.stdout == "\n"
+
+
+@pytest.mark.parametrize(
+    ("events", "options", "code"),
+    [
+        ([call("ok")], [], 0),
+        ([call("deny")], [], 0),
+        ([call("deny")], ["--fail-on-deny"], 5),
+        ([call("ok")], ["--fail-on-deny"], 0),
+        ([call("ok"), "{\n"], [], 1),
+        ([call("crash")], [], 1),
+        ([call("crash"), call("deny"), "{\n"], ["--fail-on-deny"], 5),
+        ([], [], 0),
+    ],
+)
+def test_the_exit_code_tells_how_a_run_ended(folder: Path, events: list[str], options: list[str], code: int) -> None:
+    assert cpex(folder, "run", "-", "-c", "c.yaml", *options, stdin="".join(events)).returncode == code
+
+
+def test_decisions_are_all_that_goes_to_standard_output(folder: Path) -> None:
+    done = cpex(folder, "run", "-", "-c", "c.yaml", "--out", "-", stdin=call("redact") + "{\n" + call("deny"))
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert (first["event"], first["changes"]) == (1, [{"op": "replace", "path": "/args/card", "value": "[CARD]"}])
+    assert (second["event"], second["violation"]["code"]) == (3, "NOT_THIS")
+    assert "4111" not in done.stdout + done.stderr
+    assert "a plugin prints" in done.stderr
+    assert "error: line 2: no valid JSON" in done.stderr
+    assert "2 events" in done.stderr
+
+
+def test_what_was_removed_is_written_only_on_request(folder: Path) -> None:
+    done = cpex(folder, "run", "-", "-c", "c.yaml", "--out", "-", "--show-removed", stdin=call("redact"))
+    assert json.loads(done.stdout)["changes"][0]["removed"] == "4111"
+
+
+def test_the_summary_is_one_json_document(folder: Path) -> None:
+    (folder / "events.jsonl").write_text(call("ok") + call("deny") + "[]\n")
+    done = cpex(folder, "run", "events.jsonl", "-c", "c.yaml", "--json", "--out", "decisions.jsonl")
+    summary = json.loads(done.stdout)
+    assert (summary["events"], summary["allowed"], summary["denied"], summary["bad_lines"]) == (2, 1, 1, 1)
+    decisions = (folder / "decisions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["config"] for line in decisions] == [summary["config"]] * 2
+
+
+def test_background_plugins_are_waited_for(folder: Path) -> None:
+    late = "  - {name: late, kind: e_guard.Late, mode: fire_and_forget, hooks: [tool_pre_invoke]}\n"
+    (folder / "c.yaml").write_text(CONFIG + late)
+    done = cpex(folder, "run", "-", "-c", "c.yaml", "--out", "-", stdin=call("ok") * 3)
+    assert (folder / "late.txt").read_text() == "ended\n" * 3
+    records = [json.loads(line)["plugins"][1] for line in done.stdout.splitlines()]
+    assert all(record["status"] == "completed" and record["duration_us"] >= 200_000 for record in records)
+
+
+@pytest.mark.parametrize(
+    ("config", "arguments", "text"),
+    [
+        (
+            CONFIG,
+            ["nowhere.jsonl"],
+            "events file `nowhere.jsonl` cannot be read: no such file or directory [events-unreadable]",
+        ),
+        (CONFIG, ["."], "events file `.` cannot be read: it is a folder [events-unreadable]"),
+        (CONFIG, ["-", "--out", "no/where"], "decisions cannot be written to `no/where`: no such file or directory"),
+        (CONFIG + "nonsense: 1\n", ["-"], "unknown key `nonsense`"),
+        (
+            CONFIG + "  - {name: absent, kind: e_guard.Absent, hooks: []}\n",
+            ["-"],
+            "plugin `absent` did not start: OSError: no connection [plugin-start]\n  at c.yaml:4:5",
+        ),
+    ],
+)
+def test_a_run_that_cannot_begin_says_why(folder: Path, config: str, arguments: list[str], text: str) -> None:
+    (folder / "c.yaml").write_text(config)
+    done = cpex(folder, "run", *arguments, "-c", "c.yaml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"error: {text}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_plugin_that_may_be_missing_is_named_and_the_run_goes_on(folder: Path) -> None:
+    (folder / "c.yaml").write_text(CONFIG + "  - {name: absent, kind: e_guard.Absent, hooks: [], on_error: ignore}\n")
+    done = cpex(folder, "run", "-", "-c", "c.yaml", stdin=call("ok"))
+    assert done.returncode == 0
+    assert "warning: plugin `absent` did not start: OSError: no connection [plugin-start]" in done.stderr
+    assert "note: plugin `absent` did not start, and the run went on without it" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "-", "-c", "c.yaml", "--json", "--out", "-"],
+        ["run", "c.yaml", "-c", "c.yaml", "--out", "c.yaml"],
+        ["run", "-"],
+        ["run", "-", "-c", "c.yaml", "--colour"],
+        ["check"],
+        ["plan", "c.yaml", "--json", "--mermaid"],
+        ["plan", "c.yaml", "--hook", "tool_pre_invok"],
+        ["chek"],
+    ],
+)
+def test_a_call_that_means_nothing_is_a_usage_error(folder: Path, arguments: list[str]) -> None:
+    done = cpex(folder, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Error" in done.stderr
+    assert (folder / "c.yaml").read_text() == CONFIG
+
+
+@pytest.fixture
+def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run that has judged one event and waits for the next."""
+    command = [*CPEX, "run", "-", "-c", "c.yaml", "--out", "-"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=folder, text=True, env=environment(), **pipes) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(call("ok"))
+        process.stdin.flush()
+        assert json.loads(process.stdout.readline())["event"] == 1
+        yield process
+        process.kill()
+
+
+def test_ctrl_c_ends_a_run_cleanly_with_its_summary(running: subprocess.Popen[str]) -> None:
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=TIMEOUT_S)
+    assert (running.returncode, out) == (130, "")
+    assert "1 event in" in err
+    assert "until it was interrupted" in err
+    assert "Traceback" not in err
+
+
+def test_a_reader_that_leaves_is_no_error(running: subprocess.Popen[str]) -> None:
+    assert running.stdin is not None
+    assert running.stdout is not None
+    running.stdout.close()
+    running.stdin.write(call("ok"))
+    running.stdin.flush()
+    assert running.wait(timeout=TIMEOUT_S) == 141
+    assert running.stderr is not None
+    assert "Traceback" not in running.stderr.read()
+
+
+def test_check_and_plan_keep_what_plugins_print_out_of_their_documents(folder: Path) -> None:
+    (folder / "e_guard.py").write_text("print('imported')\n" + PLUGINS)
+    checked = cpex(folder, "check", "c.yaml", "nowhere.yaml", "--json")
+    assert checked.returncode == 1
+    assert [file["ok"] for file in json.loads(checked.stdout)["files"]] == [True, False]
+    assert "imported" in checked.stderr
+    planned = cpex(folder, "plan", "c.yaml", "--json")
+    assert planned.returncode == 0
+    (hook,) = json.loads(planned.stdout)["hooks"]
+    assert (hook["hook"], [step["plugin"] for step in hook["steps"]]) == ("tool_pre_invoke", ["guard"])
+
+
+def test_plan_tells_the_faults_of_a_configuration(folder: Path) -> None:
+    (folder / "c.yaml").write_text(CONFIG.replace("e_guard.Guard", "e_guard.Gard"))
+    done = cpex(folder, "plan", "c.yaml")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "c.yaml:3:25" in done.stderr
+    assert cpex(folder, "plan", "c.yaml", "--no-import").returncode == 0
+
+
+def test_every_option_is_on_the_page() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    for command in ("run", "check", "plan"):
+        section = page.split(f"## cpex {command}\n")[1].split("\n## ")[0]
+        options = set(re.findall(r"--[a-z-]+", cpex(ROOT, command, "--help").stdout)) - {"--help"}
+        assert options <= set(re.findall(r"--[a-z-]+", section))
+
+
+TRANSCRIPTS = re.findall(r"^```console\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("transcript", TRANSCRIPTS)
+def test_the_transcripts_of_the_page_are_what_happens(tmp_path: Path, transcript: str) -> None:
+    for name, content in blocks("reference/cli.md").items():
+        (tmp_path / name).write_text(content)
+    code = 0
+    for step in re.split(r"^\$ ", transcript, flags=re.MULTILINE)[1:]:
+        command, _, expected = step.partition("\n")
+        if command == "echo $?":
+            assert expected == f"{code}\n"
+            continue
+        # The program prints to both streams; a page shows what a terminal would.
+        script = f'cpex() {{ "{sys.executable}" -m cpex.tools.cli "$@"; }}; {command}'
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_S,
+            env=environment(),
+            check=False,
+        )
+        code = done.returncode
+        assert re.fullmatch(pattern(expected), squeezed(done.stdout)), done.stdout
+
+
+def squeezed(text: str) -> str:
+    """Without what the widths of columns decide."""
+    return "\n".join(" ".join(line.split()) for line in text.splitlines())
+
+
+def pattern(expected: str) -> str:
+    """`…` stands for anything in a line, and in a line of its own for any lines."""
+    parts = [re.escape(line).replace("…", ".*") for line in squeezed(expected).splitlines()]
+    return "\n".join("[^\0]*?" if part == ".*" else part for part in parts)
