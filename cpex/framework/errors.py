@@ -25,6 +25,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
+from pydantic import ValidationError
+
 from cpex.framework.models.mode import PluginMode
 from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginErrorModel, PluginViolation
@@ -124,8 +126,20 @@ class LoadFailure:
 
     def render(self) -> str:
         """The text of one failure, with its place on a second line when there is one."""
-        text = f"Plugin initialization failed: {self.plugin} - {str(self.cause) or type(self.cause).__name__}"
+        text = f"Plugin initialization failed: {self.plugin} - {cause_text(self.cause)}"
         return f"{text}\n  at {self.location}" if self.location else text
+
+
+def cause_text(cause: BaseException) -> str:
+    """What an exception says, in one place for messages and logs.
+
+    Pydantic's own text quotes the refused values, and a refused setting may be a secret: places and reasons are told.
+    """
+    if isinstance(cause, ValidationError):
+        errors = cause.errors(include_url=False, include_context=False, include_input=False)
+        told = (f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']}" for each in errors)
+        return f"{cause.title}: {'; '.join(told)}"
+    return str(cause) or type(cause).__name__
 
 
 class PluginLoadError(RuntimeError):

@@ -12,8 +12,17 @@ import threading
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from pydantic import ValidationError
+
 from cpex.framework.base import Plugin
-from cpex.framework.errors import LoadFailure, PayloadSizeError, PluginError, PluginLoadError, PluginTimeoutError
+from cpex.framework.errors import (
+    LoadFailure,
+    PayloadSizeError,
+    PluginError,
+    PluginLoadError,
+    PluginTimeoutError,
+    cause_text,
+)
 from cpex.framework.extensions import Extensions
 from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
 from cpex.framework.loader.config import ConfigLoader
@@ -249,13 +258,14 @@ class _Manager(_ManagerState):
                     "Starting without plugin %s (on_error: %s), which failed to start: %s",
                     entry.name,
                     entry.on_error,
-                    str(error) or type(error).__name__,
-                    exc_info=error,
+                    cause_text(error),
                 )
         if fatal:
             await self._registry.shutdown()
             failures = [LoadFailure(each.name, each.error, each.location) for each in fatal]
-            raise PluginLoadError(failures) from fatal[0].error
+            cause = fatal[0].error
+            # SECURITY: pydantic's text quotes the refused setting, and a traceback prints the whole chain.
+            raise PluginLoadError(failures) from None if isinstance(cause, ValidationError) else cause
 
     async def _start(self, entry: PluginConfig) -> None:
         plugin = await self._loader.load_and_instantiate_plugin(entry)

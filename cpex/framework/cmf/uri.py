@@ -22,6 +22,7 @@ _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 _RESERVED = frozenset(":/?#[]@!$&'()*+,;=")
 _PIECE = re.compile(r"%[0-9A-Fa-f]{2}|[^A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=]")
 _PARTS = re.compile(r"(?:(?P<scheme>[A-Za-z][A-Za-z0-9+.\-]*):)?(?://(?P<host>[^/?#]*))?(?P<path>[^?#]*)(?P<rest>.*)")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:")
 _WILDCARDS = re.compile(r"\*+")
 _HOSTED = frozenset({"http", "https", "ws", "wss", "ftp", "file"})
 """Schemes whose authority names a host, in which case does not count. Elsewhere it may be anybody's identifier."""
@@ -42,15 +43,23 @@ def _normal(text: str, without_dots: Callable[[str], str]) -> str:
     found = _PARTS.fullmatch(_respelled(text))
     assert found is not None  # every part may be empty, and respelling leaves no line ends
     scheme, host, path, rest = found["scheme"], found["host"], found["path"], found["rest"]
-    if scheme is None:
-        return f"{'//' + host if host is not None else ''}{without_dots(path)}{rest}"
-    scheme = scheme.lower()
+    scheme = scheme.lower() if scheme is not None else None
     if host is not None and scheme in _HOSTED:
         host = host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, ":")).removesuffix(":")
-    if scheme == "file":
+    if scheme == "file" and (host is not None or path.startswith("/")):
         host = "" if host in (None, "localhost") else host
         path = re.sub(r"/+", "/", path)
-    return f"{scheme}:{'//' + host if host is not None else ''}{without_dots(path)}{rest}"
+    path = without_dots(path)
+    if host is None:
+        path = _still_a_path(path, scheme)
+    return f"{scheme + ':' if scheme is not None else ''}{'//' + host if host is not None else ''}{path}{rest}"
+
+
+def _still_a_path(path: str, scheme: str | None) -> str:
+    """Mark a path that would read as a host or a scheme, now that its dots are gone; RFC 3986, sections 4.2 and 5.3."""
+    if path.startswith("//"):
+        return f"/.{path}"
+    return f"./{path}" if scheme is None and _SCHEME.match(path) else path
 
 
 def _respelled(text: str) -> str:

@@ -39,7 +39,8 @@ def _try_plugin(
     try:
         plugin = loader.construct(config)
     except PluginKindError as error:
-        findings.fault("config-kind", _one_line(error), loaded.source.place((*path, "kind")), (*path, "kind"))
+        help = "give the dotted path of a plugin class, a registered name, or the folder of the module in `plugin_dirs`"
+        findings.fault("config-kind", _one_line(error), loaded.source.place((*path, "kind")), (*path, "kind"), help)
     except ValidationError as error:
         report_refused_values(error, loaded.source, findings, (*path, "config"))
     # Plugin boundary: a constructor may raise anything.
@@ -59,7 +60,10 @@ def _try_hooks(loaded: LoadedConfig, plugin: PluginRef, path: Path, findings: Fi
         try:
             HookRef(hook, plugin)
         except (PluginError, TypeError) as error:
-            findings.fault("config-unknown-hook", _one_line(error), loaded.source.place(at), at)
+            help = (
+                "list hooks that the plugin has a handler for: an async method of that name, or one marked with @hook"
+            )
+            findings.fault("config-unknown-hook", _one_line(error), loaded.source.place(at), at, help)
 
 
 def _one_line(error: Exception) -> str:

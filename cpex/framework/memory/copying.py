@@ -12,7 +12,9 @@ one WARNING per type and process.
 
 from __future__ import annotations
 
+import collections
 import copy
+import dataclasses
 import datetime
 import decimal
 import enum
@@ -22,6 +24,7 @@ import marshal
 import operator
 import pathlib
 import re
+import types
 import uuid
 import weakref
 from collections.abc import Callable
@@ -141,7 +144,7 @@ def _copy_tuple(value: tuple[Any, ...], memo: Memo) -> Any:
     # A cycle through the tuple may have copied it meanwhile.
     if (done := memo.get(id(value), _MISSING)) is not _MISSING:
         return done
-    result = memo[id(value)] = tuple(items)
+    result = memo[id(value)] = value if all(map(_is, items, value)) else tuple(items)
     return result
 
 
@@ -174,17 +177,70 @@ def _copy_other(value: Any, memo: Memo) -> Any:
         return _copy_model(value, memo)
     if callable(value):
         return _share(value, "it is callable")
+    return _copy_foreign(value, memo)
+
+
+class _Scratch(dict[int, Any]):
+    """What one attempt at copying has copied so far; a failed attempt leaves half-made copies behind."""
+
+    def __init__(self, memo: Memo) -> None:
+        super().__init__()
+        self._memo = memo
+
+    def get(self, key: int, default: Any = None) -> Any:
+        """What this attempt, or the copying around it, has made of an object."""
+        return super().get(key, self._memo.get(key, default))
+
+
+def _copy_foreign(value: Any, memo: Memo) -> Any:
+    """Copy by the object's own code."""
+    scratch = _Scratch(memo)
     try:
-        return copy.deepcopy(value, memo)
+        result = copy.deepcopy(value, scratch)
     # A foreign object's own copying code runs here and may raise anything.
     except Exception as error:
-        return _share(value, f"{type(error).__name__}: {error}")
+        try:
+            shell = _copy_around(value, memo)
+        except Exception:
+            shell = _MISSING
+        return _share(value, f"{type(error).__name__}: {error}") if shell is _MISSING else shell
+    # `deepcopy` keeps the temporary objects that it has met alive under its memo's own id, so that no other object can
+    # appear in their place and be taken for one of them.
+    alive = scratch.pop(id(scratch), ())
+    memo.update(scratch)
+    memo.setdefault(id(memo), []).extend(alive)
+    return result
+
+
+def _copy_around(value: Any, memo: Memo) -> Any:
+    """A container of its own around contents of which some cannot be copied; `_MISSING` for what is no container."""
+    if isinstance(value, tuple):
+        result = memo[id(value)] = tuple.__new__(type(value), [_copy_now(item, memo) for item in value])
+        return result
+    put: Callable[[Any, Any, Any], None]
+    if isinstance(value, dict):
+        # Past the methods of the subclass, which may do more than hold values.
+        contents, put = list(dict.items(value)), dict.__setitem__
+    elif isinstance(value, list):
+        contents, put = list(enumerate(value)), list.__setitem__
+    elif isinstance(value, collections.deque):
+        contents, put = list(enumerate(value)), collections.deque.__setitem__
+    elif dataclasses.is_dataclass(value) or isinstance(value, types.SimpleNamespace):
+        # Declared to be data. Other objects (clients, sessions) may stand for something that must not be doubled.
+        contents, put = list(vars(value).items()), object.__setattr__
+    else:
+        return _MISSING
+    shell = memo[id(value)] = copy.copy(value)
+    for key, item in contents:
+        put(shell, key, _copy_now(item, memo))
+    return shell
 
 
 def _copy_model(value: BaseModel, memo: Memo) -> BaseModel:
     cls = type(value)
     if "__deepcopy__" in cls.__dict__ or "__copy__" in cls.__dict__:
-        return copy.deepcopy(value, memo)
+        copied: BaseModel = _copy_foreign(value, memo)
+        return copied
     result = memo[id(value)] = cls.__new__(cls)
     # Pydantic's own bookkeeping, as its `__deepcopy__` treats it; fields are copied by our rules instead of deepcopy's.
     values = {name: _copy_now(item, memo) for name, item in value.__dict__.items()}
@@ -306,7 +362,7 @@ def _graft_model(old: BaseModel, new: BaseModel) -> BaseModel:
         )
     )
     if (
-        fields is old.__dict__
+        not _differs(fields, old.__dict__)
         and not _differs(extra, old.__pydantic_extra__)
         and not _differs(private, getattr(old, "__pydantic_private__", None))
     ):
@@ -320,6 +376,7 @@ def _graft_model(old: BaseModel, new: BaseModel) -> BaseModel:
 
 
 def _differs(grafted: dict[Any, Any], before: dict[Any, Any] | None) -> bool:
+    # Nothing and an empty dictionary are alike: a model without declared fields keeps all it has among the extras.
     return grafted is not before and bool(grafted or before)
 
 

@@ -7,6 +7,8 @@ bytes for every other scalar. Structure costs nothing, and a container that appe
 from __future__ import annotations
 
 import marshal
+from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
@@ -35,24 +37,21 @@ def fits(content: Any, limit: int) -> bool:
 def content_bytes(content: Any, stop_after: int | None = None) -> int:
     """Count the bytes of content exactly; with `stop_after`, give up as soon as the count is beyond it."""
     total = 0
-    todo: list[Any] = [(content,)]
+    todo: list[Iterable[Any]] = [(content,)]
     # INVARIANT: every container is entered once, so that cycles end and shared structure cannot multiply.
     entered: set[int] = set()
     while todo:
-        items = todo.pop()
-        kinds = set(map(type, items))
-        if kinds <= _NUMBERS:
-            total += SCALAR_BYTES * len(items)
-        elif kinds == {str}:
-            total += _text_bytes("".join(items))
-        else:
-            for item in items:
-                inner = _inside(item)
-                if inner is None:
-                    total += _scalar_bytes(item)
-                elif id(item) not in entered:
-                    entered.add(id(item))
-                    todo.extend(inner)
+        for item in todo.pop():
+            kind = type(item)
+            if kind is str:
+                total += len(item) if item.isascii() else _text_bytes(item)
+            elif kind in _NUMBERS:
+                total += SCALAR_BYTES
+            elif (inner := _inside(item)) is None:
+                total += _scalar_bytes(item)
+            elif id(item) not in entered:
+                entered.add(id(item))
+                todo.append(inner)
         if stop_after is not None and total > stop_after:
             return total
     return total
@@ -72,12 +71,12 @@ def _scalar_bytes(item: Any) -> int:
     return SCALAR_BYTES
 
 
-def _inside(item: Any) -> list[Any] | None:
-    """The collections inside a container, or `None` for a scalar."""
+def _inside(item: Any) -> Iterable[Any] | None:
+    """What a container holds, or `None` for a scalar."""
     if isinstance(item, dict):
-        return [list(item), list(item.values())]
+        return chain(item, item.values())
     if isinstance(item, list | tuple | set | frozenset):
-        return [list(item)]
+        return item
     if isinstance(item, BaseModel):
-        return [list({**item.__dict__, **(item.__pydantic_extra__ or {})}.values())]
+        return chain(item.__dict__.values(), (item.__pydantic_extra__ or {}).values())
     return None

@@ -134,23 +134,23 @@ def tell_ignored_failures(case: Case) -> None:
     """A failure that was ignored is recorded as one."""
     for record, plugin, _ in case.records():
         raised = _raised(case, plugin["name"])
-        if plugin["mode"] == "fire_and_forget":
-            raised = next((each["message"] for each in case.theirs["background"] if each["plugin_name"] == plugin["name"]), None)
-        if record["status"] == "completed" and raised is not None and case.turn(plugin["name"])["answer"] != "hang":
+        if record["status"] == "completed" and raised is not None and plugin["mode"] != "fire_and_forget":
             record |= {"status": "error", "requested_allow": None, "matched": None, "applied": False}
             record |= {"reason": _truncated(raised), "error_code": "plugin_error"}
 
 
 def tell_background_truth(case: Case) -> None:
     """The record of a background plugin says in the end how it ended."""
-    late = f"{case.scenario['timeout']:g}s timeout"
-    for record, plugin, turn in case.records():
-        if plugin["mode"] == "fire_and_forget" and turn["answer"] == "hang" and not _raised(case, plugin["name"]):
-            text = f"Plugin {plugin['name']} exceeded {late}"
-            record |= {"status": "timeout", "error_code": "plugin_timeout", "reason": text}
-            for told in case.theirs["background"]:
-                if told["plugin_name"] == plugin["name"]:
-                    told["message"] = text
+    told = {each["plugin_name"]: each for each in case.theirs["background"]}
+    for record, plugin, _ in case.records():
+        name = plugin["name"]
+        if plugin["mode"] != "fire_and_forget" or name not in told:
+            continue
+        late = told[name]["message"] == "TimeoutError()"
+        if late:
+            told[name]["message"] = f"Plugin {name} exceeded {case.scenario['timeout']:g}s timeout"
+        record |= {"status": "timeout" if late else "error", "reason": _truncated(told[name]["message"])}
+        record["error_code"] = "plugin_timeout" if late else "plugin_error"
 
 
 def name_timeouts(case: Case) -> None:
@@ -397,9 +397,9 @@ EXPECTATIONS: tuple[tuple[str, Expectation], ...] = (
     ("D7b", tell_raised_violations),
     ("D22", forget_disabled),
     ("D19", forget_cancelled_siblings),
+    ("D22a", tell_background_truth),
     ("D8", tell_ignored_failures),
     ("D7", tell_would_be_denials),
-    ("D22a", tell_background_truth),
     ("D29", gather_replies),
     ("D17", chain_extensions),
     ("D21", keep_what_was_gathered),

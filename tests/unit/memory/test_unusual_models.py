@@ -1,4 +1,4 @@
-"""Root models keep their bookkeeping elsewhere than other models; copies of them must not notice."""
+"""Root models and models without declared fields keep what they have in unusual places; copies must not notice."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from support import manager_of, plugin
 
 from cpex.framework.hooks.headers import HttpHeaderPayload
 from cpex.framework.hooks.policies import HookPayloadPolicy
+from cpex.framework.hooks.prompts import PromptPosthookPayload
 from cpex.framework.hooks.tools import ToolPreInvokePayload
 from cpex.framework.memory.copying import copy_tree, graft
 from cpex.framework.models.context import GlobalContext
@@ -20,6 +21,11 @@ def test_the_copy_of_a_header_map_is_like_the_original_to_the_last_attribute() -
     copied = copy_tree(headers)
     assert vars(copied) == vars(headers) == {"root": {"A": "1"}}
     assert graft(headers, copied) is headers
+
+
+def test_the_copy_of_structured_data_counts_as_unchanged() -> None:
+    payload = PromptPosthookPayload(prompt_id="t", result={"messages": [{"role": "user", "content": {"text": "a"}}]})
+    assert graft(payload, copy_tree(payload)) is payload
 
 
 @pytest.mark.filterwarnings("ignore:.*headers is deprecated:DeprecationWarning")
