@@ -60,9 +60,7 @@ def _try_hooks(loaded: LoadedConfig, plugin: PluginRef, path: Path, findings: Fi
         try:
             HookRef(hook, plugin)
         except (PluginError, TypeError) as error:
-            help = (
-                "list hooks that the plugin has a handler for: an async method of that name, or one marked with @hook"
-            )
+            help = "list only hooks that the plugin handles: by a method of that name, or one marked with @hook"
             findings.fault("config-unknown-hook", _one_line(error), loaded.source.place(at), at, help)
 
 

@@ -286,9 +286,6 @@ class ExecutionContext(PhaseState):
         }
         if denied:
             changes |= self._would_deny(step, violation)
-        elif violation is not None:
-            # It allowed and still had something to say, for which the call's result has no place.
-            changes |= {"reason": _truncate_opt(violation.reason), "error_code": _truncate_opt(violation.code)}
         self.trail.append(step.record(duration_ns, **changes))
 
     def rules(self) -> Rules:

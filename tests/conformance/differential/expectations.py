@@ -139,6 +139,13 @@ def tell_ignored_failures(case: Case) -> None:
             record |= {"reason": _truncated(raised), "error_code": "plugin_error"}
 
 
+def tell_no_reason_for_allowing(case: Case) -> None:
+    """A violation beside an answer that allows is dropped, in every mode; there concurrent ones leave it in the record."""
+    for record, plugin, turn in case.records():
+        if plugin["mode"] == "concurrent" and turn["answer"] == "allow" and record["status"] == "completed":
+            record |= {"reason": None, "error_code": None}
+
+
 def tell_background_truth(case: Case) -> None:
     """The record of a background plugin says in the end how it ended."""
     told = {each["plugin_name"]: each for each in case.theirs["background"]}
@@ -397,6 +404,7 @@ EXPECTATIONS: tuple[tuple[str, Expectation], ...] = (
     ("D7b", tell_raised_violations),
     ("D22", forget_disabled),
     ("D19", forget_cancelled_siblings),
+    ("D22a", tell_no_reason_for_allowing),
     ("D22a", tell_background_truth),
     ("D8", tell_ignored_failures),
     ("D7", tell_would_be_denials),

@@ -178,6 +178,9 @@ def _edit(target: Any, edit: dict[str, Any]) -> None:
     match do:
         case "set":
             target[key] = value
+        case "assign" if isinstance(target, dict | list):
+            # Containers of the published package take attributes, plain ones do not.
+            raise TypeError(f"no attribute {key} in a container")
         case "assign":
             setattr(target, key, value)
         case "delete":
