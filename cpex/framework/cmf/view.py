@@ -302,7 +302,7 @@ class MessageView(RequestFacts):
     def _entry(self, table: Mapping[str, T]) -> T | None:
         scope = self._facts.scope(self._part)
         keys = (self.uri, f"{scope}/{self.name}" if scope else None, self.name)
-        return next((table[key] for key in keys if key is not None and key in table), None)
+        return next((table[key] for key in keys if key and key in table), None)
 
     # Plain data.
 

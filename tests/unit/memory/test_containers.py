@@ -157,7 +157,8 @@ def test_a_tracked_list_reads_and_copies_like_a_list() -> None:
     tracked = CopyOnWriteList([1, 2])
     assert tracked == [1, 2]
     assert tracked != (1, 2)
-    assert type(tracked.copy()) is type(tracked[:]) is type(tracked + []) is type(tracked * 1) is list
+    more = [3]
+    assert type(tracked.copy()) is type(tracked[:]) is type(tracked + more) is type(tracked * 1) is list
     assert repr(tracked) == "CopyOnWriteList([1, 2])"
     assert json.dumps(tracked) == orjson.dumps(tracked).decode().replace(",", ", ") == "[1, 2]"
     with pytest.raises(TypeError):

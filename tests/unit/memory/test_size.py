@@ -80,4 +80,4 @@ def test_counting_may_stop_as_soon_as_it_is_too_much() -> None:
         def values(self) -> Any:
             raise AssertionError("nobody may look in here")
 
-    assert content_bytes([["x" * 10], Poisoned(a=1)], stop_after=5) > 5
+    assert content_bytes(["x" * 10, [Poisoned(a=1)]], stop_after=5) > 5
