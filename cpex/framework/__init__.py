@@ -109,6 +109,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
         "IdentityResult",
         "TokenDelegateResult",
     ),
+    "hooks.message": ("CmfHookType", "MessageHookType", "MessagePayload", "MessageResult"),
     "hooks.policies": ("HookPayloadPolicy",),
     "hooks.prompts": (
         "PromptHookType",
@@ -151,6 +152,7 @@ _SUBMODULES = frozenset(
     {
         "base",
         "clock",
+        "cmf",
         "constants",
         "decorator",
         "errors",

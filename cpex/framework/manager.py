@@ -409,7 +409,7 @@ class PluginManager(_Manager):
     The first one made with arguments sets the state; later ones may leave arguments out or repeat them.
     """
 
-    # The dictionary of all instances; replaced whole by `reset`.
+    # INVARIANT: the dictionary of all instances, from first to last; `reset` empties it.
     _shared: ClassVar[dict[str, Any]] = {}
     _shared_lock: ClassVar[threading.Lock] = threading.Lock()
 
@@ -428,7 +428,6 @@ class PluginManager(_Manager):
             ConfigError: The file has faults.
             ValueError: An argument contradicts what the state was made with; `reset()` first to start over.
         """
-        # INVARIANT: all instances share one dictionary, which is filled once, under the lock.
         self.__dict__ = PluginManager._shared
         with PluginManager._shared_lock:
             if not self.__dict__:
@@ -480,14 +479,15 @@ class PluginManager(_Manager):
 
     @classmethod
     def reset(cls) -> None:
-        """Forget the process-wide state. Instances that exist start over, empty. Plugins are not shut down."""
+        """Forget the process-wide state. Instances that exist start over, empty, together with those made later.
+
+        Plugins are not shut down.
+        """
         global _singleton
         with PluginManager._shared_lock:
             shared = PluginManager._shared
             shared.clear()
             shared.update(vars(TenantPluginManager("")))
-            # Instances made before keep this dictionary; the next one made starts with an empty one.
-            PluginManager._shared = {}
             _singleton = None
 
 

@@ -119,8 +119,12 @@ def _begin(value: Any, memo: Memo, todo: Todo) -> Any:
     elif kind is list:
         target = value.copy()
         leaves = _all_atoms(map(type, value))
+    elif (copier := _COPIERS.get(kind)) is not None:
+        return copier(value, memo)
+    elif isinstance(value, BaseModel):
+        return _begin_model(value, memo, todo)
     else:
-        return _COPIERS.get(kind, _copy_other)(value, memo)
+        return _copy_other(value, memo)
     memo[id(value)] = target
     if not leaves:
         todo.append((value, target))
@@ -173,8 +177,6 @@ _COPIERS: dict[type, Callable[[Any, Memo], Any]] = {
 def _copy_other(value: Any, memo: Memo) -> Any:
     if isinstance(value, _SHARED_QUIETLY):
         return value
-    if isinstance(value, BaseModel):
-        return _copy_model(value, memo)
     if callable(value):
         return _share(value, "it is callable")
     return _copy_foreign(value, memo)
@@ -236,20 +238,26 @@ def _copy_around(value: Any, memo: Memo) -> Any:
     return shell
 
 
-def _copy_model(value: BaseModel, memo: Memo) -> BaseModel:
+def _begin_model(value: BaseModel, memo: Memo, todo: Todo) -> BaseModel:
     cls = type(value)
     if "__deepcopy__" in cls.__dict__ or "__copy__" in cls.__dict__:
         copied: BaseModel = _copy_foreign(value, memo)
         return copied
+
+    def begun(source: dict[str, Any] | None) -> dict[str, Any] | None:
+        if not source:
+            return source if source is None else {}
+        # Shallow now; what is inside comes when the work list gets there.
+        target = dict(source)
+        todo.append((source, target))
+        return target
+
     result = memo[id(value)] = cls.__new__(cls)
     # Pydantic's own bookkeeping, as its `__deepcopy__` treats it; fields are copied by our rules instead of deepcopy's.
-    values = {name: _copy_now(item, memo) for name, item in value.__dict__.items()}
-    object.__setattr__(result, "__dict__", values)
-    extra = value.__pydantic_extra__
-    _set_extra(result, _copy_now(extra, memo) if extra else extra)
+    object.__setattr__(result, "__dict__", begun(value.__dict__))
+    _set_extra(result, begun(value.__pydantic_extra__))
     _set_fields_set(result, set(value.__pydantic_fields_set__))
-    private = getattr(value, "__pydantic_private__", None)
-    _set_private(result, _copy_now(private, memo) if private else private)
+    _set_private(result, begun(getattr(value, "__pydantic_private__", None)))
     return result
 
 
