@@ -262,7 +262,8 @@ def _no_handler_text(ref: PluginRef, hook: str) -> str:
     known = {str(hook_name(each)) for each in get_hook_registry().get_registered_hooks()}
     known |= {each for _, hooks in marked_methods(ref.plugin) for each in hooks}
     known |= {name for name in dir(type(ref.plugin)) if not name.startswith("_")}
-    close = difflib.get_close_matches(hook, sorted(known - set(dir(Plugin))), n=3)
+    # A hook that others handle is known, and still no answer to the question which one was meant.
+    close = difflib.get_close_matches(hook, sorted(known - set(dir(Plugin)) - {hook}), n=3)
     hint = f"; did you mean {' or '.join(close)}?" if close else ""
     return (
         f"Plugin '{ref.name}' has no hook '{hook}': {type(ref.plugin).__name__} has neither an async method of that "

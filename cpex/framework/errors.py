@@ -335,8 +335,13 @@ def attach_denial_outcome(
 
 
 def convert_exception_to_error(exception: BaseException, plugin_name: str) -> PluginErrorModel:
-    """Describe any exception as a plugin's failure; the message is the exception's `repr`."""
-    return PluginErrorModel(message=repr(exception), plugin_name=plugin_name)
+    """Describe any exception as a plugin's failure; the message is the exception's `repr`, if it has a usable one."""
+    try:
+        message = repr(exception)
+    # A foreign exception's own code runs here, and a failure to describe a failure must not take its place.
+    except Exception:
+        message = f"{type(exception).__name__} (its text cannot be made)"
+    return PluginErrorModel(message=message, plugin_name=plugin_name)
 
 
 # Exact types: a subclass of str or int could render as anything.

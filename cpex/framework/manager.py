@@ -11,6 +11,7 @@ import logging
 import threading
 from dataclasses import dataclass
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 from pydantic import ValidationError
 
@@ -129,7 +130,7 @@ class _ManagerState:
     _loader: PluginLoader
     _failed: dict[str, FailedPlugin]
     _initialized: bool
-    _async_lock: asyncio.Lock | None
+    _locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
 
 
 class _Manager(_ManagerState):
@@ -148,7 +149,7 @@ class _Manager(_ManagerState):
         self._loader = PluginLoader()
         self._failed = {}
         self._initialized = False
-        self._async_lock = None
+        self._locks = WeakKeyDictionary()
         if self._config is not None and self._config.plugin_timeout_s is not None and timeout == DEFAULT_PLUGIN_TIMEOUT:
             timeout = self._config.plugin_timeout_s
         self._executor = PluginExecutor(self._config, timeout, observability, hook_policies, default_hook_policy)
@@ -220,9 +221,7 @@ class _Manager(_ManagerState):
         Raises:
             PluginLoadError: Plugins whose failure is fatal failed; all are named, and nothing is left registered.
         """
-        if self._async_lock is None:
-            self._async_lock = asyncio.Lock()
-        async with self._async_lock:
+        async with self._starting_or_stopping():
             if self._initialized:
                 return
             if self._registry.plugin_count:
@@ -231,6 +230,10 @@ class _Manager(_ManagerState):
             await self._start_plugins()
             self._initialized = True
             logger.info("Plugin manager initialized with %d plugins", self.plugin_count)
+
+    def _starting_or_stopping(self) -> asyncio.Lock:
+        """Lets one at a time start or stop the plugins. One lock per event loop: once waited for, it serves no other."""
+        return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     async def _start_plugins(self) -> None:
         config = self._config
@@ -282,13 +285,17 @@ class _Manager(_ManagerState):
             raise
 
     async def shutdown(self) -> None:
-        """Let background work end (at most the drain timeout), then shut every plugin down, last started first."""
-        if not self._initialized:
-            return
-        await self._get_executor().drain()
-        await self._registry.shutdown()
-        self._initialized = False
-        logger.info("Plugin manager shut down")
+        """Let background work end (at most the drain timeout), then shut every plugin down, last started first.
+
+        A start that is under way is waited for first; does nothing when no plugins are running.
+        """
+        async with self._starting_or_stopping():
+            if not self._initialized:
+                return
+            await self._get_executor().drain()
+            await self._registry.shutdown()
+            self._initialized = False
+            logger.info("Plugin manager shut down")
 
     async def invoke_hook(
         self,

@@ -175,6 +175,14 @@ def test_a_missing_handler_is_an_error_that_names_the_nearest_known_hook() -> No
     assert caught.value.error.plugin_name == "p"
 
 
+def test_a_known_hook_without_a_handler_is_not_proposed_in_its_own_place() -> None:
+    with pytest.raises(PluginError) as caught:
+        ref_of(Named, "tool_post_invoke")
+    _, proposals = str(caught.value).split("did you mean ")
+    assert "tool_post_invoke" not in proposals.rstrip("?").split(" or ")
+    assert "tool_pre_invoke" in proposals
+
+
 def test_an_attribute_that_cannot_be_called_is_no_handler() -> None:
     class Broken(Plugin):
         tool_pre_invoke = 3

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import unit.specimens_of_manager as specimens
 from support import FunctionPlugin, SpanLog, allow, call, deny, manager_of, never, other_tasks, plugin, tool_payload
 
 from cpex.framework.errors import (
@@ -27,58 +28,14 @@ from cpex.framework.models.result import PluginResult
 from cpex.framework.settings import settings
 
 TOOL = "tool_pre_invoke"
-MODULE = """
-import asyncio
-from cpex.framework import Plugin, PluginResult
-
-LOG = []
-
-class Good(Plugin):
-    async def initialize(self):
-        LOG.append(("start", self.name))
-
-    async def shutdown(self):
-        LOG.append(("stop", self.name))
-
-    async def tool_pre_invoke(self, payload, context):
-        return PluginResult(metadata={self.name: (self.config.config or {}).get("value")})
-
-class CannotBeMade(Good):
-    def __init__(self, config):
-        raise ValueError("bad settings")
-
-class CannotStart(Good):
-    async def initialize(self):
-        raise ConnectionError("nobody there")
-
-class Hangs(Good):
-    async def initialize(self):
-        await asyncio.Event().wait()
-
-class FailsToStop(Good):
-    async def shutdown(self):
-        await super().shutdown()
-        raise ValueError("broken")
-
-class Edits(Good):
-    async def initialize(self):
-        self.config.config["value"] = "edited"
-        self.config.config["list"].append(1)
-"""
 
 
 @pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, str]]]:
-    """A module of plugins that can be imported as `specimens_of_manager`, and what they log."""
-    (tmp_path / "specimens_of_manager.py").write_text(MODULE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import specimens_of_manager  # type: ignore[import-not-found]
-
-    specimens_of_manager.LOG.clear()
-    yield specimens_of_manager.LOG
-    import sys
-
-    del sys.modules["specimens_of_manager"]
+def log() -> Iterator[list[tuple[str, str]]]:
+    """What the plugins of the module of specimens log."""
+    specimens.LOG.clear()
+    yield specimens.LOG
+    specimens.LOG.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -104,8 +61,8 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
 
 
 def entry(kind: str, name: str, **config: Any) -> PluginConfig:
-    """One plugin of the module above."""
-    return PluginConfig(name=name, kind=f"specimens_of_manager.{kind}", **{"hooks": [TOOL], **config})
+    """One plugin of the module of specimens."""
+    return PluginConfig(name=name, kind=f"unit.specimens_of_manager.{kind}", **{"hooks": [TOOL], **config})
 
 
 def tenant(*entries: PluginConfig) -> TenantPluginManager:
@@ -165,7 +122,7 @@ async def test_a_plugin_that_may_be_missing_is_left_out_and_listed(
     await manager.initialize()
     assert (manager.initialized, manager.plugin_count, manager.get_plugin("lost")) == (True, 1, None)
     failed = manager.failed_plugins["lost"]
-    assert (failed.name, failed.kind) == ("lost", f"specimens_of_manager.{kind}")
+    assert (failed.name, failed.kind) == ("lost", f"unit.specimens_of_manager.{kind}")
     assert caplog.text.count("Starting without plugin lost") == 1
     await manager.shutdown()
 
@@ -193,12 +150,11 @@ async def test_a_plugin_that_takes_too_long_to_start_fails(log: list[Any]) -> No
     assert other_tasks() == set()
 
 
-async def test_a_start_that_is_cancelled_leaves_nothing_behind(log: list[Any]) -> None:
+async def test_a_start_that_is_cancelled_leaves_nothing_behind(log: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     manager = tenant(entry("Good", "a"), entry("Hangs", "b"))
+    monkeypatch.setattr(specimens, "STARTED", asyncio.Event())
     starting = asyncio.create_task(manager.initialize())
-    while ("start", "a") not in log:
-        await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await specimens.STARTED.wait()
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting

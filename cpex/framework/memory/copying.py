@@ -75,6 +75,8 @@ _MISSING = object()
 _warned: set[type] = set()
 
 Memo = dict[int, Any]
+GraftMemo = dict[Any, Any]
+"""Copies by the id of their source, as `Memo` has them, and grafted containers by the ids of old and new."""
 Todo = list[tuple[Any, Any]]
 
 
@@ -289,40 +291,45 @@ def graft(old: Any, new: Any) -> Any:
     try:
         # The outermost container usually differs, or nobody would ask; those inside usually do not.
         if type(new) is dict and type(old) is dict:
-            return _graft_dict(old, new)
-        return _graft(old, new)
+            return _graft_dict(old, new, {})
+        return _graft(old, new, {})
     except RecursionError:
         # Deeper than the stack, or cyclic: `copy_tree` handles both, at the price of sharing nothing with `old`.
         return copy_tree(new)
 
 
-def _graft(old: Any, new: Any) -> Any:
+def _graft(old: Any, new: Any, memo: GraftMemo) -> Any:
     if new is old:
         return old
     kind = type(new)
     if kind is not type(old):
-        return copy_tree(new)
+        return _copy_now(new, memo)
     if kind in ATOMS:
         return old if new == old else new
     if kind is dict or kind is list:
         if _same_data(old, new):
             return old
-        return _graft_dict(old, new) if kind is dict else _graft_list(old, new)
+        # Each pair once: structure that repeats itself on both sides has more paths through it than could be walked.
+        pair = id(old), id(new)
+        if pair not in memo:
+            memo[pair] = _graft_dict(old, new, memo) if kind is dict else _graft_list(old, new, memo)
+        return memo[pair]
     if isinstance(new, BaseModel):
-        return _graft_model(old, new)
-    return old if _same(old, new) else copy_tree(new)
+        return _graft_model(old, new, memo)
+    return old if _same(old, new, memo) else _copy_now(new, memo)
 
 
 def _same_data(old: Any, new: Any) -> bool:
     """Whether two containers of plain data are alike to the last type, told at C speed; False when it cannot tell."""
     try:
-        # The interpreter's serialiser tells `1` from `True` and `1.0`, which a comparison does not.
-        return len(old) == len(new) and marshal.dumps(old, 2) == marshal.dumps(new, 2)
+        # The interpreter's serialiser tells `1` from `True` and `1.0`, which a comparison does not. It writes what is
+        # repeated as references, so it cannot be made to write without end; it then may only fail to tell.
+        return len(old) == len(new) and marshal.dumps(old, 4) == marshal.dumps(new, 4)
     except ValueError:
         return False
 
 
-def _graft_dict(old: dict[Any, Any], new: dict[Any, Any]) -> dict[Any, Any]:
+def _graft_dict(old: dict[Any, Any], new: dict[Any, Any], memo: GraftMemo) -> dict[Any, Any]:
     changed = len(old) != len(new)
     # Most inner containers hold only atoms and are as they were handed out: that is told at C speed.
     if not changed and all(map(_is, old.values(), new.values())) and all(map(_is, old, new)):
@@ -340,29 +347,29 @@ def _graft_dict(old: dict[Any, Any], new: dict[Any, Any]) -> dict[Any, Any]:
                 # What the call below would find, without the calls.
                 item = before
             else:
-                item = _graft(before, item)
+                item = _graft(before, item, memo)
                 changed = changed or item is not before
         result[key] = item
     return result if changed else old
 
 
-def _graft_list(old: list[Any], new: list[Any]) -> list[Any]:
+def _graft_list(old: list[Any], new: list[Any], memo: GraftMemo) -> list[Any]:
     changed = len(old) != len(new)
     if not changed and all(map(_is, old, new)):
         return old
     result = []
     for before, item in zip(old, new, strict=False):
         if item is not before:
-            item = _graft(before, item)
+            item = _graft(before, item, memo)
             changed = changed or item is not before
         result.append(item)
-    result.extend(copy_tree(item) for item in new[len(old) :])
+    result.extend(_copy_now(item, memo) for item in new[len(old) :])
     return result if changed else old
 
 
-def _graft_model(old: BaseModel, new: BaseModel) -> BaseModel:
+def _graft_model(old: BaseModel, new: BaseModel, memo: GraftMemo) -> BaseModel:
     fields, extra, private = (
-        _graft_dict(before or {}, after or {})
+        _graft_dict(before or {}, after or {}, memo)
         for before, after in (
             (old.__dict__, new.__dict__),
             (old.__pydantic_extra__, new.__pydantic_extra__),
@@ -388,17 +395,20 @@ def _differs(grafted: dict[Any, Any], before: dict[Any, Any] | None) -> bool:
     return grafted is not before and bool(grafted or before)
 
 
-def _same(old: Any, new: Any) -> bool:
+def _same(old: Any, new: Any, memo: GraftMemo) -> bool:
     """Whether two values of one foreign type have the same content, as far as that can be told without side effects."""
     kind = type(new)
     try:
-        if kind in (tuple, frozenset, set):
-            return bool(old == new) and (
-                kind is not tuple or all(_graft(a, b) is a for a, b in zip(old, new, strict=True))
+        if kind is tuple:
+            return len(old) == len(new) and all(
+                _graft(before, item, memo) is before for before, item in zip(old, new, strict=True)
             )
+        if kind is frozenset or kind is set:
+            # Of equal elements the types are compared as well; there is no order to compare them in pairs.
+            return bool(old == new) and sorted(map(repr, map(type, old))) == sorted(map(repr, map(type, new)))
         # mypy takes the two for functions of different types; they are the same slot, looked up on the class.
         if getattr(kind, "__eq__") is object.__eq__:  # noqa: B009
-            return hasattr(new, "__dict__") and _graft_dict(vars(old), vars(new)) is vars(old)
+            return hasattr(new, "__dict__") and _graft_dict(vars(old), vars(new), memo) is vars(old)
         return bool(old == new)
     # A foreign object's own comparison runs here; not being able to tell means that it may have changed.
     except Exception:

@@ -6,7 +6,7 @@ bytes for every other scalar. Structure costs nothing, and a container that appe
 
 from __future__ import annotations
 
-import marshal
+import pickle
 from collections.abc import Iterable
 from itertools import chain
 from typing import Any
@@ -15,6 +15,8 @@ from pydantic import BaseModel, SecretStr
 
 SCALAR_BYTES = 8
 """What every scalar that is not text costs."""
+PROTOCOL = 5
+"""Of the dumps that are measured; the first that writes sets and byte arrays as plain data."""
 _NUMBERS = frozenset({int, float, bool, type(None)})
 
 
@@ -24,14 +26,42 @@ def fits(content: Any, limit: int) -> bool:
     The interpreter's own serialiser writes at least one byte for every eight that we count, so a small enough dump
     answers at C speed. Only what may be too large is counted exactly.
     """
+    dump = _PlainDump(_Allowance(limit // SCALAR_BYTES), PROTOCOL)
+    # Repeated objects are written in full, as repeated texts are counted. Structure that repeats itself many times over
+    # would be written without end, but for the allowance.
+    dump.fast = True
     try:
-        # Version 2 writes repeated objects in full, as we count them; later versions write references.
-        if SCALAR_BYTES * len(marshal.dumps(content, 2)) <= limit:
-            return True
-    except ValueError:
-        # Something that is not plain data, or nested too deeply for the serialiser.
-        pass
-    return content_bytes(content, stop_after=limit) <= limit
+        dump.dump(content)
+    # Too much, not plain data, cyclic, or nested too deeply for the serialiser.
+    except (_NotTold, ValueError, RecursionError):
+        return content_bytes(content, stop_after=limit) <= limit
+    return True
+
+
+class _NotTold(Exception):
+    """The dump does not tell whether the content fits."""
+
+
+class _PlainDump(pickle.Pickler):
+    """Dumps plain data only: the code of foreign objects is not run for a question of size."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        raise _NotTold
+
+
+class _Allowance:
+    """A file that takes so many bytes, forgets them, and refuses the rest."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, size: int) -> None:
+        self._left = size
+
+    def write(self, data: Any) -> int:
+        self._left -= len(data)
+        if self._left < 0:
+            raise _NotTold
+        return len(data)
 
 
 def content_bytes(content: Any, stop_after: int | None = None) -> int:

@@ -8,6 +8,7 @@ nobody kept is as good as new, and is handed to the next plugin.
 from __future__ import annotations
 
 import sys
+import weakref
 from typing import Any
 
 from cpex.framework.memory.copying import ATOMS, copy_tree, graft
@@ -147,11 +148,27 @@ class ContextSource:
             raw_dict(result).update({name: copy_tree(values[name]) for name in ("state", "metadata") if name in values})
         return result
 
-    def renew(self, context: PluginContext) -> None:
-        """Point a context from an earlier hook of the request at this call's global context."""
-        values = raw_dict(context)
-        values.pop("global_context", None)
-        values[PENDING] = self
+    def held(self, context: PluginContext | None, holder: object) -> PluginContext:
+        """A plugin's context for one turn: a fresh one, or one from an earlier hook pointed at this global context.
+
+        That is the very object from the earlier hook, unless its last holder is still there: then it is in use, and the
+        turn gets an object of its own around the same state.
+
+        Args:
+            holder: The hook call, which lives as long as its turns; is only referred to weakly.
+        """
+        if context is None:
+            context = self.fresh()
+        elif (last := getattr(context, "_cpex_holder", None)) is not None and last() is not None:
+            state, metadata = context.state, context.metadata
+            context = self.fresh()
+            raw_dict(context).update(state=state, metadata=metadata)
+        else:
+            values = raw_dict(context)
+            values.pop("global_context", None)
+            values[PENDING] = self
+        _set_holder(context, weakref.ref(holder))
+        return context
 
     def fields(self) -> tuple[str, ...]:
         return self._FIELDS
@@ -163,6 +180,7 @@ class ContextSource:
         return {"global_context"}, None, None
 
 
+_set_holder = PluginContext.__dict__["_cpex_holder"].__set__
 _set_baseline = GlobalContext.__dict__["_cpex_baseline"].__set__
 _SHARED_STATE = ("state", "metadata")
 
@@ -181,8 +199,9 @@ class _GlobalContextFiller:
     def fill(self, name: str) -> Any:
         value = self._values[name]
         if name in _SHARED_STATE:
-            # What the plugin starts from: the host or another task may change the original before this call ends.
-            self.baseline[name] = dict(value)
+            # What the plugin starts from: the host or another task may change the original before this call ends, also
+            # inside of what it holds, and must not find that taken back.
+            self.baseline[name] = copy_tree(value)
         return copy_tree(value)
 
     def state(self) -> tuple[set[str], None, None]:
@@ -230,7 +249,8 @@ class StateChanges:
 def state_changes(context: PluginContext, host: GlobalContext) -> list[StateChanges]:
     """What a plugin did to the shared state; a nested edit is a write of its top-level key."""
     view = raw_dict(context).get("global_context")
-    if view is None:
+    # A plugin may have put anything in its place.
+    if not isinstance(view, GlobalContext):
         return []
     baseline = getattr(view, "_cpex_baseline", None)
     values = raw_dict(view)

@@ -66,6 +66,9 @@ class GlobalContext(LazyModel):
 class PluginContext(LazyModel):
     """One plugin's view of one request; it lives from the request's first hook to its last."""
 
+    # Engine bookkeeping, outside the fields: a weak reference to the hook call that handed it out last.
+    __slots__ = ("_cpex_holder",)
+
     global_context: GlobalContext
     state: dict[str, Any] = Field(default_factory=dict)
     """The plugin's own, carried from pre to post hook."""

@@ -20,11 +20,11 @@ from cpex.framework.errors import PluginViolationError, convert_exception_to_err
 from cpex.framework.memory.copying import copy_tree
 from cpex.framework.memory.views import ContextSource, snapshot_context, view_global_context, views_of
 from cpex.framework.models.lazy import complete, raw_dict
-from cpex.framework.models.mode import ControlExecutionStatus, OnError
+from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
 from cpex.framework.models.outcome import HookOutcome
 from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginErrorModel
-from cpex.framework.pipeline.background import Background
+from cpex.framework.pipeline.background import Background, is_interrupt
 from cpex.framework.pipeline.call import ExecutionContext
 from cpex.framework.pipeline.phases import admitted, invoke, run_serial
 from cpex.framework.pipeline.plan import Observer, Step
@@ -41,7 +41,7 @@ class Redaction:
         self._payload = copy_tree(call.payload)
         self._task: asyncio.Task[Any] | None = None
         self.possible = True
-        if call.plan.transforms and not call.transformed:
+        if call.plan.transforms and not _is_transformed(call):
             self._task = background.spawn(functools.partial(_redact, _redacting(call, self._payload)), "redaction")
             self.possible = self._task is not None
 
@@ -67,6 +67,11 @@ class Redaction:
         return self._payload
 
 
+def _is_transformed(call: ExecutionContext) -> bool:
+    """Whether the transform phase is through: the whole serial part is, or a plugin of the next phase had its turn."""
+    return call.transformed or any(record.mode is PluginMode.AUDIT for record in call.records())
+
+
 class RedactionFailed(Exception):
     """The payload of a call that ended early could not be brought into the form that telemetry may see."""
 
@@ -90,7 +95,9 @@ async def _redact(inner: ExecutionContext) -> Any:
     try:
         await run_serial(inner)
     # Whatever a transform raised has been logged where it was handled; here it only means "do not show".
-    except Exception:
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         return _FAILED
     bad = {ControlExecutionStatus.ERROR, ControlExecutionStatus.TIMEOUT, ControlExecutionStatus.DISABLED}
     if any(record.status in bad for record in inner.records()):
@@ -163,7 +170,8 @@ async def _run_all(
         for turn in turns:
             _skip(turn.record, "redaction_failed")
         logger.error("Background plugins were skipped: the payload of hook %s could not be redacted", call.plan.hook)
-    except asyncio.CancelledError:
+    # Cancelled or interrupted.
+    except BaseException:
         for task in followers:
             task.cancel()
         for turn in turns:
@@ -189,14 +197,15 @@ async def _run(call: ExecutionContext, turn: _BackgroundTurn, view: Any) -> None
         status = "ok"
         if call.engine.disabled:
             call.engine.disabled.passed(step)
-    except asyncio.CancelledError:
-        record.status = ControlExecutionStatus.CANCELLED
-        raise
     # Its answer is ignored, a denial like any other.
     except PluginViolationError:
-        pass
-    # Plugin boundary.
-    except Exception as error:
+        if call.engine.disabled:
+            call.engine.disabled.passed(step)
+    # Plugin boundary; nobody else is there to whom a failure of any kind could go.
+    except BaseException as error:
+        if is_interrupt(error):
+            record.status = ControlExecutionStatus.CANCELLED
+            raise
         turn.failure = _failed(call, step, error, record)
     finally:
         # Straight into the record's dictionary: two assignments through pydantic would cost as much as the turn.
@@ -205,7 +214,9 @@ async def _run(call: ExecutionContext, turn: _BackgroundTurn, view: Any) -> None
             tracer.end(span, status)
 
 
-def _failed(call: ExecutionContext, step: Step, error: Exception, record: ControlExecutionRecord) -> PluginErrorModel:
+def _failed(
+    call: ExecutionContext, step: Step, error: BaseException, record: ControlExecutionRecord
+) -> PluginErrorModel:
     late = isinstance(error, DeadlineReached)
     failure = (
         PluginErrorModel(message=call.timeout_text(step), plugin_name=step.name, code="plugin_timeout")
@@ -243,8 +254,16 @@ async def _tell(outcome: HookOutcome, observer: Observer, redaction: Redaction, 
         background.skipped += 1
     try:
         # An outcome of its own, as far as it can be changed.
-        user, executions = copy_tree(outcome.user), list(outcome.executions)
-        await observer.call(replace(outcome, payload=payload, user=user, executions=executions))
-    # Plugin boundary.
-    except Exception:
+        own = replace(
+            outcome,
+            payload=payload,
+            violation=copy_tree(outcome.violation),
+            user=copy_tree(outcome.user),
+            executions=list(outcome.executions),
+        )
+        await observer.call(own)
+    # Plugin boundary; nobody else is there to whom a failure of any kind could go.
+    except BaseException as error:
+        if is_interrupt(error):
+            raise
         logger.exception("Plugin %s failed in hook_completed", observer.name)

@@ -14,6 +14,17 @@ logger = logging.getLogger(__name__)
 WARN_EVERY_S = 60.0
 
 
+def is_interrupt(error: BaseException) -> bool:
+    """Whether an exception is meant for the running task or for the process, rather than a failure of the plugin's.
+
+    A cancellation that nobody asked the task for is a failure: awaiting what somebody else has cancelled raises one.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+
+
 class Background:
     """Owns background tasks. A task that nobody holds could be collected while it runs."""
 
@@ -60,16 +71,22 @@ class Background:
             How many tasks had to be cancelled.
         """
         loop = asyncio.get_running_loop()
-        mine = {task for task in self._tasks if task.get_loop() is loop}
-        mine.discard(asyncio.current_task())
-        if not mine:
-            return 0
-        _, late = await asyncio.wait(mine, timeout=self.drain_timeout_s)
-        for task in late:
+        until = loop.time() + self.drain_timeout_s
+        # Again and again: a background task may make calls, and these may start background tasks.
+        while (mine := self._of(loop)) and (left := until - loop.time()) > 0:
+            await asyncio.wait(mine, timeout=left)
+        for task in mine:
             task.cancel()
-        if late:
+        if mine:
             logger.warning(
-                "%d background tasks did not end within %g s and were cancelled", len(late), self.drain_timeout_s
+                "%d background tasks did not end within %g s and were cancelled", len(mine), self.drain_timeout_s
             )
-            await asyncio.wait(late, timeout=self.drain_timeout_s)
-        return len(late)
+            await asyncio.wait(mine, timeout=self.drain_timeout_s)
+        return len(mine)
+
+    def _of(self, loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+        """The tasks of one loop but the caller's; those that ended are gone before the loop gets around to say so."""
+        # A copy first, which no other thread can disturb.
+        mine = {task for task in self._tasks.copy() if task.get_loop() is loop and not task.done()}
+        mine.discard(asyncio.current_task())
+        return mine

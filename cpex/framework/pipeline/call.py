@@ -11,7 +11,12 @@ import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cpex.framework.clock import elapsed_ns
-from cpex.framework.errors import PluginError, PluginViolationError, attach_denial_outcome
+from cpex.framework.errors import (
+    PluginError,
+    PluginViolationError,
+    attach_denial_outcome,
+    convert_exception_to_error,
+)
 from cpex.framework.extensions import Extensions
 from cpex.framework.extensions.tiers import filter_extensions, merge_extensions
 from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
@@ -186,12 +191,8 @@ class ExecutionContext(PhaseState):
         """The plugin's context: its own from an earlier hook of the request, or a new one; entered in the table."""
         key = self.request_id + step.uuid
         # Past the table's own bookkeeping: entries that nobody has touched need not be made for this one.
-        context = dict.get(self.table, key)
-        if context is None:
-            context = self.source.fresh()
-            dict.__setitem__(self.table, key, context)
-        else:
-            self.source.renew(context)
+        context = self.source.held(dict.get(self.table, key), self)
+        dict.__setitem__(self.table, key, context)
         return context
 
     def extensions_for(self, step: Step) -> Extensions | None:
@@ -230,7 +231,15 @@ class ExecutionContext(PhaseState):
 
     def share_state(self, context: PluginContext) -> None:
         """Carry the plugin's writes to shared state into the host's context."""
-        for change in state_changes(context, self.global_context):
+        try:
+            changes = state_changes(context, self.global_context)
+        # Containers of the plugin's own run their code here. Its answer has been taken, and stands.
+        except Exception:
+            logger.warning(
+                "What a plugin of hook %s wrote to shared state cannot be read", self.plan.hook, exc_info=True
+            )
+            return
+        for change in changes:
             change.apply(self.global_context)
 
     def gather(self, step: Step, result: PluginResult[Any]) -> None:
@@ -243,8 +252,6 @@ class ExecutionContext(PhaseState):
         if result.http_headers:
             headers = {**(headers or {}), **result.http_headers}
         delay = max(self.retry_delay_ms, result.retry_delay_ms or 0)
-        if result.violation is not None:
-            result.violation.plugin_name = step.name
         self.metadata, self.http_headers, self.retry_delay_ms = metadata, headers, delay
 
     def answered(self, step: Step, view: Any, result: Any, duration_ns: int) -> None:
@@ -260,12 +267,10 @@ class ExecutionContext(PhaseState):
         self.plan.answers.add(type(result))
         effects = self.plan.effects
         refusal = effects.refusal(result, step.name) if effects is not None else None
-        violation = result.violation if refusal is None else refusal
         denied = refusal is not None or not result.continue_processing
+        violation = own_violation(result.violation if refusal is None else refusal, step.name) if denied else None
         if denied and step.blocks:
-            if refusal is not None and step.rewrites:
-                self._keep_refusal(step, view, result)
-            self.gather(step, result)
+            self._gather_beside_denial(step, view, result, refused=refusal is not None)
             self.halt(step, violation, result.denial_metadata, duration_ns)
             return
         extensions = self._judge_extensions(step, result) if step.rewrites else None
@@ -327,11 +332,17 @@ class ExecutionContext(PhaseState):
         after = effects.extensions(before, reply, step.name)
         return extensions if after is before else after
 
-    def _keep_refusal(self, step: Step, view: Any, result: PluginResult[Any]) -> None:
-        """Hand out the reply of a refusal beside the violation, for hosts that look for it there."""
-        accepted = self._judge_payload(step, view, result)
-        if accepted is not None:
-            self._take_payload(step, accepted)
+    def _gather_beside_denial(self, step: Step, view: Any, result: PluginResult[Any], *, refused: bool) -> None:
+        try:
+            if refused and step.rewrites:
+                # The reply of a refusal goes out beside the violation, for hosts that look for it there.
+                accepted = self._judge_payload(step, view, result)
+                if accepted is not None:
+                    self._take_payload(step, accepted)
+            self.gather(step, result)
+        # SECURITY: a denial stands. If unusable metadata made it a failure, `on_error: ignore` would let the call go on.
+        except Exception:
+            logger.warning("Plugin %s: what it said beside its denial cannot be used", step.name, exc_info=True)
 
     def _would_deny(self, step: Step, violation: PluginViolation | None) -> dict[str, Any]:
         """Note a denial that the plugin's mode does not let through."""
@@ -402,7 +413,11 @@ class ExecutionContext(PhaseState):
             return
         if not isinstance(error, Exception):
             self.trail.append(step.cancelled(duration_ns))
-            raise error
+            try:
+                raise error
+            finally:
+                # Its traceback refers to this frame: a cycle that would keep the call alive.
+                del error
         if isinstance(error, DeadlineReached):
             if self.past_deadline():
                 raise self.out_of_time(step, duration_ns) from error
@@ -412,7 +427,7 @@ class ExecutionContext(PhaseState):
             )
         else:
             status, code = ControlExecutionStatus.ERROR, "plugin_error"
-            failure = error.error if isinstance(error, PluginError) else _error_model(step, error)
+            failure = error.error if isinstance(error, PluginError) else convert_exception_to_error(error, step.name)
         fatal = step.on_error is OnError.FAIL and step.mode is not PluginMode.AUDIT
         self.trail.append(
             step.record(
@@ -442,11 +457,12 @@ class ExecutionContext(PhaseState):
 
     def _violated(self, step: Step, error: PluginViolationError, duration_ns: int) -> None:
         """A raised violation is the same as that denial returned."""
-        violation = error.violation
-        if violation is None:
-            violation = PluginViolation(reason=error.message, description=error.message, code="plugin_violation")
-            error.violation = violation
-        violation.plugin_name = step.name
+        given: Any = error.violation
+        if given is None:
+            given = PluginViolation(reason=error.message, description=error.message, code="plugin_violation")
+        violation = error.violation = own_violation(given, step.name)
+        if self.engine.disabled:
+            self.engine.disabled.passed(step)
         if step.blocks:
             self.halt(step, violation, None, duration_ns, raised=error)
         else:
@@ -549,6 +565,29 @@ class ExecutionContext(PhaseState):
         )
 
 
+def own_violation(given: Any, plugin: str) -> PluginViolation | None:
+    """A plugin's violation as the host gets it: an object of its own, with texts where there must be texts.
+
+    Values that were assigned or came past validation may be anything; a malformed violation is replaced by one that
+    says so.
+    """
+    if given is None:
+        return None
+    try:
+        own: PluginViolation = (
+            copy_tree(given) if isinstance(given, PluginViolation) else PluginViolation.model_validate(given)
+        )
+        if not all(isinstance(text, str) for text in (own.reason, own.description, own.code)):
+            own = PluginViolation.model_validate(own.model_dump(warnings=False))
+    # Whatever a malformed violation does when it is looked at, it is a denial.
+    except Exception:
+        logger.warning("Plugin %s gave a malformed violation", plugin, exc_info=True)
+        text = "the plugin gave a malformed violation"
+        own = PluginViolation(reason=text, description=text, code="plugin_violation")
+    own.plugin_name = plugin
+    return own
+
+
 def session_of(context: GlobalContext, extensions: Extensions | None) -> str | None:
     """The conversation: the agent extension's session, else the one in the request's metadata."""
     if extensions is not None and extensions.agent is not None and extensions.agent.session_id:
@@ -563,10 +602,6 @@ def foreign_result(step: Step, result: Any) -> ForeignResult:
         result.close()
         return ForeignResult(f"plugin {step.name} returned a coroutine that was never awaited; expected a PluginResult")
     return ForeignResult(f"plugin {step.name} returned {type(result).__name__}; expected a PluginResult")
-
-
-def _error_model(step: Step, error: BaseException) -> PluginErrorModel:
-    return PluginErrorModel(message=repr(error), plugin_name=step.name)
 
 
 def _error_code(error: BaseException | None) -> str | None:

@@ -31,13 +31,14 @@ put = dict.__setitem__
 
 def admitted(call: ExecutionContext, step: Step) -> bool:
     """Whether a step takes its turn; one that is disabled at run time leaves a record, one that does not apply none."""
+    # Conditions first: a call that does not concern the plugin must not use up its trial.
+    if step.matches is not None and not step.matches(call.payload, call.global_context):
+        call.skipped += 1
+        return False
     disabled = call.engine.disabled
     if disabled and not disabled.admits(step):
         call.skipped += 1
         call.trail.append(step.record(status=ControlExecutionStatus.DISABLED, requested_allow=None, matched=None))
-        return False
-    if step.matches is not None and not step.matches(call.payload, call.global_context):
-        call.skipped += 1
         return False
     return True
 
@@ -270,6 +271,7 @@ class _Race:
             # Looked at, so that nobody is told of an exception that nobody looked at: turns keep their own.
             if not task.cancelled():
                 task.exception()
+        self.tasks.clear()
         if cancelled:
             raise asyncio.CancelledError
 
@@ -295,6 +297,8 @@ async def run_concurrent(call: ExecutionContext, pool: int) -> None:
         for turn in turns:
             if turn.answered and turn in counted and turn.context is not None:
                 call.share_state(turn.context)
+            # Its traceback refers to frames that refer to the turn: a cycle that would keep the call alive.
+            turn.error = None
 
 
 async def _take_alone(call: ExecutionContext, turn: _Turn, counted: list[_Turn]) -> None:

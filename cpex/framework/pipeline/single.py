@@ -63,7 +63,7 @@ async def run_single(
             if isinstance(error, PluginError):
                 raise
             raise PluginError(convert_exception_to_error(error, step.name)) from error
-        _note_failure(step, repr(error), disabled)
+        _note_failure(step, convert_exception_to_error(error, step.name).message, disabled)
         return PluginResult()
     return _settle(step, result, context, raises, global_context, metadata)
 

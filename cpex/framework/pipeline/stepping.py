@@ -65,6 +65,11 @@ class Deadline:
             self._task.uncancel()
         return self._task.cancelling() > self._base
 
+    def let_go(self) -> None:
+        """Forget task and exception: their frames refer to us, and a cycle would keep the whole call alive."""
+        self.cancellation = None
+        del self._task
+
 
 async def carry_on(coroutine: Coroutine[Any, Any, Any], context: Context, waiting: Any, seconds: float | None) -> Any:
     """Drive a coroutine that has suspended to its end, in the caller's task.
@@ -78,6 +83,13 @@ async def carry_on(coroutine: Coroutine[Any, Any, Any], context: Context, waitin
         asyncio.CancelledError: Somebody else cancelled the caller's task, whatever the coroutine made of it.
     """
     deadline = Deadline(seconds)
+    try:
+        return await _within(deadline, coroutine, context, waiting)
+    finally:
+        deadline.let_go()
+
+
+async def _within(deadline: Deadline, coroutine: Coroutine[Any, Any, Any], context: Context, waiting: Any) -> Any:
     try:
         result = await _drive(coroutine, context, waiting, deadline)
     except BaseException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import os
 import stat
@@ -33,6 +34,8 @@ from cpex.tools.run.tally import Tally
 __all__ = ["Run"]
 
 _REAL = SystemClock()
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_MAKE_ROOM = "make room where `--out` writes; the last line there may be torn"
 
 
 class _Refused(Exception):
@@ -68,7 +71,8 @@ class Run:
             raise
         # Plugins' errors end where they are called; what arrives here happened to the files of the run.
         except OSError as error:
-            _refused("run-broken-off", f"the run broke off after {self.tally.events:,} events", error)
+            help = _MAKE_ROOM if error.errno in _FULL else "check the files of the run"
+            _refused("run-broken-off", f"the run broke off after {self.tally.events:,} events", error, help)
             return ExitCode.FAILURE
         self._report(summary)
         return self._code(summary)
@@ -120,6 +124,7 @@ class Run:
                     self._file,
                     on_decision=self._decision_taker(sink, config, lambda: advance(replay.reached)),
                     on_fault=self._take_fault,
+                    on_warning=lambda fault: complain(fault, "warning"),
                     show_removed=self.show_removed,
                 )
                 complete = await replay.run(read_lines(source, sink.flush if sink is not None else _nothing))
@@ -198,9 +203,9 @@ def _size(descriptor: int) -> int | None:
     return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
-def _refused(code: str, what: str, error: OSError) -> _Refused:
+def _refused(code: str, what: str, error: OSError, help: str = "check the path") -> _Refused:
     reason = error.strerror or str(error)
-    complain(Fault(code=code, message=f"{what}: {reason[:1].lower()}{reason[1:]}", help="check the path"))
+    complain(Fault(code=code, message=f"{what}: {reason[:1].lower()}{reason[1:]}", help=help))
     return _Refused()
 
 

@@ -35,6 +35,8 @@ MAX_HELD = 256
 """Decisions that wait for slow background plugins; beyond it the next event waits, too."""
 PATIENCE_S = 0.05
 """Seconds that an event is held up by the background work of the one before; halved each time they were in vain."""
+MAX_UNREAD = 20
+"""Keys of payloads that nothing reads, and that are named in warnings."""
 _TASK_PREFIX = "cpex:"
 """How the pipeline names the tasks of background work."""
 
@@ -57,6 +59,7 @@ class Replay:
         *,
         on_decision: Callable[[Decision], None],
         on_fault: Callable[[Fault], None],
+        on_warning: Callable[[Fault], None],
         show_removed: bool = False,
     ) -> None:
         """Prepare a run.
@@ -66,12 +69,15 @@ class Replay:
             file: How messages call the stream.
             on_decision: Told of each decision in the order of events, when its background plugins have ended.
             on_fault: Told what is wrong with a line that cannot be judged.
+            on_warning: Told, once for each hook and key, what is in payloads and not judged.
         """
         self.reached = 0
         self._manager = manager
         self._file = file
         self._on_decision = on_decision
         self._on_fault = on_fault
+        self._on_warning = on_warning
+        self._unread: set[tuple[str, str]] = set()
         self._show_removed = show_removed
         self._timeline = Timeline()
         self._requests = OpenRequests()
@@ -126,10 +132,25 @@ class Replay:
 
     def _payload(self, event: Event) -> PluginPayload:
         try:
-            return self._payload_of(event)
+            payload = self._payload_of(event)
         except ValidationError as error:
             help = f"see the payload of `{event.hook}` in docs/reference/hooks.md"
             raise invalid(event.line, self._file, "event-payload", ("payload",), error, help) from None
+        self._warn_of_unread(event, type(payload))
+        return payload
+
+    def _warn_of_unread(self, event: Event, cls: type[PluginPayload]) -> None:
+        # Models drop what they do not know, and `arguments` in place of `args` would be judged as a call without any.
+        if cls.model_config.get("extra") == "allow":
+            return
+        known = _keys(cls)
+        for key in event.payload:
+            if key in known or (event.hook, key) in self._unread or len(self._unread) >= MAX_UNREAD:
+                continue
+            self._unread.add((event.hook, key))
+            what = f"the payload of `{event.hook}` has no {shown(key)}, so what stands there is not judged"
+            help = did_you_mean(key, list(known))
+            self._on_warning(bad_event(event.line, self._file, "event-payload-key", what, help).fault)
 
     def _payload_of(self, event: Event) -> PluginPayload:
         registry, hook = get_hook_registry(), event.hook
@@ -237,6 +258,12 @@ class Replay:
                 await asyncio.wait(running)
             self._held.popleft()
             self._on_decision(decision)
+
+
+def _keys(cls: type[PluginPayload]) -> dict[str, None]:
+    """What a payload may be written with, in the order of its fields."""
+    names = ((name, field.alias, field.validation_alias) for name, field in cls.model_fields.items())
+    return {each: None for group in names for each in group if isinstance(each, str)}
 
 
 def _background_tasks() -> set[asyncio.Task[Any]]:

@@ -57,6 +57,7 @@ class Summary:
             "interrupted": self.interrupted,
             "plugins": [_plugin(each) for each in tally.plugins.values()],
             "denials": [_denial(each) for each in _by_count(tally.denials.values())],
+            "would_be_denials": [_denial(each) for each in _by_count(tally.would_be_denials.values())],
             "failures": [
                 {"plugin": plugin or None, "code": code, "message": message, "count": count}
                 for (plugin, code, message), count in tally.failures.most_common()
@@ -115,7 +116,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     tally = summary.tally
     _print_headline(summary, console)
     tables = [
-        _denial_table(_by_count(tally.denials.values())),
+        _denial_table("Denied", _by_count(tally.denials.values())),
+        _denial_table("Would have been denied", _by_count(tally.would_be_denials.values())),
         _findings_table("Redacted or rewritten", tally.rewritten),
         _findings_table("Found", tally.findings),
         _failure_table(tally),
@@ -179,8 +181,8 @@ def _table(title: str, *columns: str, numbers: tuple[str, ...] = ()) -> Table:
     return table
 
 
-def _denial_table(groups: list[DenialGroup]) -> Table:
-    table = _table("Denied", "plugin", "why", "at", numbers=("events", "first in line"))
+def _denial_table(title: str, groups: list[DenialGroup]) -> Table:
+    table = _table(title, "plugin", "why", "at", numbers=("events", "first in line"))
     for group in groups[:_MOST_ROWS]:
         subjects = ", ".join(group.subjects)
         table.add_row(

@@ -20,6 +20,7 @@ MAX_GROUPS = 500
 MAX_SUBJECTS = 3
 _PER_OCTAVE = 16
 _OTHER = "other"
+_NO_REASON = "no reason given"
 _DID_NOT_RUN = frozenset({ControlExecutionStatus.SKIPPED, ControlExecutionStatus.DISABLED})
 _FAILED = frozenset({ControlExecutionStatus.ERROR, ControlExecutionStatus.TIMEOUT})
 
@@ -109,6 +110,8 @@ class Tally:
         self.bad_lines = 0
         self.plugins: dict[tuple[str, str], PluginTally] = {}
         self.denials: dict[tuple[str, str, str], DenialGroup] = {}
+        self.would_be_denials: dict[tuple[str, str, str], DenialGroup] = {}
+        """Of plugins whose mode may not deny; both by plugin, code and reason."""
         self.failures: Counter[tuple[str, str, str]] = Counter()
         """`{(plugin, code, message): count}`."""
         self.findings: Counter[tuple[str, str, str]] = Counter()
@@ -120,11 +123,14 @@ class Tally:
         self.allowed += decision.allowed
         self.changed += bool(decision.changes)
         for record in decision.executions:
-            key = record.plugin_name, record.hook_name
-            tally = self.plugins.get(key)
+            turn = record.plugin_name, record.hook_name
+            tally = self.plugins.get(turn)
             if tally is None:
-                tally = self.plugins[key] = PluginTally(record.plugin_name, record.hook_name, record.mode.value)
+                tally = self.plugins[turn] = PluginTally(record.plugin_name, record.hook_name, record.mode.value)
             tally.count(record)
+            if record.requested_allow is False and record.effective_allow:
+                key = record.plugin_name, record.error_code or "", record.reason or _NO_REASON
+                _add_denial(self.would_be_denials, key, decision)
         if decision.error is not None:
             self.failed += 1
             error = decision.error
@@ -140,15 +146,8 @@ class Tally:
         violation = decision.violation
         denier = next((each for each in decision.executions if not each.effective_allow), None)
         plugin = denier.plugin_name if denier is not None else ""
-        key = (plugin, violation.code, violation.reason) if violation is not None else (plugin, "", "no reason given")
-        if key not in self.denials and len(self.denials) >= MAX_GROUPS:
-            key = (_OTHER, "", "other reasons")
-        group = self.denials.get(key)
-        if group is None:
-            group = self.denials[key] = DenialGroup(*key, first_event=decision.event.line)
-        group.count += 1
-        if len(group.subjects) < MAX_SUBJECTS:
-            group.subjects.setdefault(_subject(decision))
+        key = (plugin, violation.code, violation.reason) if violation is not None else (plugin, "", _NO_REASON)
+        _add_denial(self.denials, key, decision)
 
     def _count_findings(self, plugin: str, report: Any, findings: Counter[tuple[str, str, str]]) -> None:
         """Take in counts that a plugin reports as `{kind: {label: number}}`; anything else is not for the summary."""
@@ -161,6 +160,17 @@ class Tally:
     def _add(counter: Counter[tuple[str, str, str]], key: tuple[str, str, str], number: int = 1) -> None:
         known = key in counter or len(counter) < MAX_GROUPS
         counter[key if known else (_OTHER, "", _OTHER)] += number
+
+
+def _add_denial(groups: dict[tuple[str, str, str], DenialGroup], key: tuple[str, str, str], decision: Decision) -> None:
+    if key not in groups and len(groups) >= MAX_GROUPS:
+        key = (_OTHER, "", "other reasons")
+    group = groups.get(key)
+    if group is None:
+        group = groups[key] = DenialGroup(*key, first_event=decision.event.line)
+    group.count += 1
+    if len(group.subjects) < MAX_SUBJECTS:
+        group.subjects.setdefault(_subject(decision))
 
 
 def _subject(decision: Decision) -> str:

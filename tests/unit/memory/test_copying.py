@@ -384,3 +384,26 @@ def test_an_object_that_cannot_compare_counts_as_changed() -> None:
 
     old = {"o": Odd()}
     assert graft(old, copy_tree(old)) is not old
+
+
+def repeating(levels: int) -> dict[str, Any]:
+    """A structure of few objects with more paths through it than could be walked."""
+    value: dict[str, Any] = {"text": "lol"}
+    for _ in range(levels):
+        value = {"left": value, "right": [value, value], "both": (value, value)}
+    return value
+
+
+def test_structure_that_repeats_itself_is_copied_and_grafted_by_its_objects_and_not_by_its_paths() -> None:
+    old = repeating(200)
+    new = copy_tree(old)
+    assert graft(old, new) is old
+    inner = new
+    while "left" in inner:
+        inner = inner["left"]
+    inner["text"] = "changed"
+    result = graft(old, new)
+    while "left" in result:
+        assert result["left"] is result["right"][0]
+        result = result["left"]
+    assert result == {"text": "changed"}

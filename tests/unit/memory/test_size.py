@@ -81,3 +81,27 @@ def test_counting_may_stop_as_soon_as_it_is_too_much() -> None:
             raise AssertionError("nobody may look in here")
 
     assert content_bytes(["x" * 10, [Poisoned(a=1)]], stop_after=5) > 5
+
+
+def test_structure_that_repeats_itself_is_measured_by_its_objects_and_not_by_its_paths() -> None:
+    value: Any = ["abc"]
+    for _ in range(200):
+        value = [value, value, {"k": value}]
+    assert content_bytes(value) == 203
+    assert fits(value, 203)
+    assert not fits(value, 202)
+
+
+def test_a_text_that_is_repeated_counts_each_time() -> None:
+    text = "x" * 1000
+    assert not fits([text] * 101, 100_999)
+    assert fits([text] * 101, 101_000)
+
+
+def test_the_code_of_foreign_objects_is_not_run() -> None:
+    class Foreign:
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            raise AssertionError("nobody may ask")
+
+    assert fits({"o": Foreign()}, 9)
+    assert not fits({"o": Foreign()}, 8)

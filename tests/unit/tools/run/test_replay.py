@@ -48,11 +48,13 @@ class Bench:
         self.manager = manager
         self.decisions: list[Decision] = []
         self.faults: list[str] = []
+        self.warnings: list[str] = []
         self.replay = Replay(
             manager,
             "e.jsonl",
             on_decision=self.decisions.append,
             on_fault=lambda fault: self.faults.append(fault.render()),
+            on_warning=lambda fault: self.warnings.append(fault.render()),
             **options,
         )
 
@@ -143,6 +145,26 @@ async def test_bad_lines_are_told_and_do_not_stop_the_rest(plugins: Path) -> Non
     assert "did you mean `tool_pre_invoke`?" in each.faults[1]
     assert all(f"\n  at e.jsonl:{number}" in fault for number, fault in enumerate(each.faults, 1))
     assert not any("secret" in fault for fault in each.faults)
+
+
+async def test_a_payload_key_that_nothing_reads_is_named_once_and_the_event_is_judged(plugins: Path) -> None:
+    misspelt = {"hook": "tool_pre_invoke", "payload": {"name": "ok", "arguments": {"card": "secret"}}}
+    async with bench(plugins, GUARD) as each:
+        await each.replay.run(lines([call("ok"), misspelt, misspelt]))
+        assert [decision.allowed for decision in each.decisions] == [True, True, True]
+    assert each.faults == []
+    assert each.warnings == [
+        "error: line 2: the payload of `tool_pre_invoke` has no `arguments`, so what stands there is not judged"
+        " [event-payload-key]\n"
+        "  at e.jsonl:2\n"
+        "  help: did you mean `args`? known: name, args, headers"
+    ]
+
+
+async def test_a_payload_of_free_attributes_reads_every_key(plugins: Path) -> None:
+    async with bench(plugins, MAILER) as each:
+        await each.replay.run(lines([{"hook": "mail_pre_send", "payload": {"anything": 1}}]))
+        assert (len(each.decisions), each.warnings) == (1, [])
 
 
 async def test_a_line_over_the_limit_is_a_bad_one(plugins: Path) -> None:

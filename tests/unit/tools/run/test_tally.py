@@ -43,6 +43,11 @@ def denial(line: int, reason: str = "no", **fields: Any) -> Decision:
     return decision(line, record("guard", requested_allow=False, effective_allow=False), violation=violation, **fields)
 
 
+def would_be_denial(line: int) -> Decision:
+    fields = {"requested_allow": False, "effective_allow": True, "reason": "no", "error_code": "NO"}
+    return decision(line, record("trial", mode=PluginMode.AUDIT, **fields))
+
+
 def tally_of(*decisions: Decision) -> Tally:
     tally = Tally()
     for each in decisions:
@@ -83,6 +88,14 @@ def test_denials_are_grouped_by_reason_and_say_what_was_denied() -> None:
     group = tally.denials["guard", "NO", "no"]
     assert (group.count, group.first_event, list(group.subjects)) == (5, 1, ["tool1", "tool2", "tool3"])
     assert tally.denials["guard", "NO", "other reason"].count == 1
+
+
+def test_denials_that_may_not_be_are_grouped_by_reason_apart_from_those_that_were() -> None:
+    tally = tally_of(*(would_be_denial(line) for line in (2, 5)), denial(7))
+    group = tally.would_be_denials["trial", "NO", "no"]
+    assert (group.count, group.first_event, list(group.subjects)) == (2, 2, ["search"])
+    assert list(tally.denials) == [("guard", "NO", "no")]
+    assert (tally.allowed, tally.denied) == (2, 1)
 
 
 def test_memory_does_not_grow_with_the_number_of_reasons() -> None:
@@ -157,6 +170,21 @@ def test_a_narrow_terminal_gets_a_table_that_fits() -> None:
     assert "  guard" in text
     assert "sequential" not in text
     assert "…" not in text
+
+
+def test_a_policy_on_trial_is_told_by_reason_in_print_and_as_json() -> None:
+    of = summary(tally_of(would_be_denial(4)))
+    lines = [line.rstrip() for line in printed(of).splitlines() if not line.startswith("─")]
+    assert lines[3:6] == [
+        "Would have been denied",
+        "plugin  why  at      events  first in line",
+        "trial   no   search       1              4",
+    ]
+    document = of.document()
+    assert document["denials"] == []
+    assert document["would_be_denials"] == [
+        {"plugin": "trial", "code": "NO", "reason": "no", "count": 1, "first_event": 4, "subjects": ["search"]}
+    ]
 
 
 def test_long_lists_are_cut_with_a_count() -> None:
