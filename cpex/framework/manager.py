@@ -130,6 +130,7 @@ class _ManagerState:
     _loader: PluginLoader
     _failed: dict[str, FailedPlugin]
     _initialized: bool
+    _warned: bool
     _locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
 
 
@@ -149,6 +150,7 @@ class _Manager(_ManagerState):
         self._loader = PluginLoader()
         self._failed = {}
         self._initialized = False
+        self._warned = False
         self._locks = WeakKeyDictionary()
         if self._config is not None and self._config.plugin_timeout_s is not None and timeout == DEFAULT_PLUGIN_TIMEOUT:
             timeout = self._config.plugin_timeout_s
@@ -229,10 +231,11 @@ class _Manager(_ManagerState):
             self._failed = {}
             await self._start_plugins()
             self._initialized = True
+            self._warned = False
             logger.info("Plugin manager initialized with %d plugins", self.plugin_count)
 
     def _starting_or_stopping(self) -> asyncio.Lock:
-        """Lets one at a time start or stop the plugins. One lock per event loop: once waited for, it serves no other."""
+        """Lets one at a time start or stop the plugins. One lock per event loop: once waited for, it serves one only."""
         return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     async def _start_plugins(self) -> None:
@@ -330,9 +333,23 @@ class _Manager(_ManagerState):
         """
         plan = self._registry.plan(hook_type)
         if plan is None:
+            if not self._initialized:
+                self._warn_of_no_guard(hook_type)
             return empty_result(), dict(local_contexts) if local_contexts else None
         executor = self._executor if self._executor is not None else self._get_executor()
         return await executor.run(plan, payload, global_context, local_contexts, violations_as_exceptions, extensions)
+
+    def _warn_of_no_guard(self, hook_type: str) -> None:
+        """Say once, until the next start, that calls pass unguarded because no plugins have been started."""
+        configured = [entry.name for entry in (self._config.plugins if self._config else None) or []]
+        if configured and not self._warned:
+            self._warned = True
+            logger.warning(
+                "Hook %s was called while no plugins are running, so nothing guards it: await manager.initialize() "
+                "first (%d plugins are configured)",
+                hook_type,
+                len(configured),
+            )
 
     async def invoke_hook_for_plugin(
         self,

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 from conformance.specimens import HERE
-from support import call
+from support import call, tool_payload
 
-from cpex.framework import PluginConfig, PluginManager, TenantPluginManager, get_plugin_manager
+from cpex.framework import GlobalContext, PluginConfig, PluginManager, TenantPluginManager, get_plugin_manager
 from cpex.framework.errors import ConfigError, ConfigFileNotFound, PluginLoadError
 from cpex.framework.models import Config
 
@@ -157,3 +157,16 @@ def test_a_mistyped_key_is_an_error_that_names_the_nearest(tmp_path: Path, envir
     assert "priority" in (fault.help or "")
     environment("PLUGINS_STRICT_CONFIG", "false")
     assert TenantPluginManager(path).config.plugins[0].priority == 100
+
+
+async def test_a_call_before_the_start_says_once_that_nothing_guards_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = TenantPluginManager(written(tmp_path, f"name: good, kind: {HERE}.Allows"))
+    for _ in range(2):
+        result, _ = await manager.invoke_hook("tool_pre_invoke", tool_payload(), GlobalContext(request_id="r"))
+        assert result.continue_processing
+    assert [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING] == [
+        "Hook tool_pre_invoke was called while no plugins are running, so nothing guards it: await "
+        "manager.initialize() first (1 plugins are configured)"
+    ]

@@ -175,6 +175,14 @@ def test_a_run_that_cannot_begin_says_why(folder: Path, config: str, arguments: 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is Linux's")
+def test_a_full_disk_breaks_the_run_off_and_says_where_to_make_room(folder: Path) -> None:
+    done = cpex(folder, "run", "-", "-c", "c.yaml", "--out", "/dev/full", stdin=call("ok"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the run broke off after 1 events: no space left on device [run-broken-off]" in done.stderr
+    assert "help: make room where `--out` writes; the last line there may be torn" in done.stderr
+
+
 def test_a_plugin_that_may_be_missing_is_named_and_the_run_goes_on(folder: Path) -> None:
     (folder / "c.yaml").write_text(CONFIG + "  - {name: absent, kind: e_guard.Absent, hooks: [], on_error: ignore}\n")
     done = cpex(folder, "run", "-", "-c", "c.yaml", stdin=call("ok"))

@@ -101,7 +101,7 @@ def run(program: list[Edit], root: Any) -> list[Any]:
     observed: list[Any] = []
     for path, what, key, value in program:
         try:
-            seen = WHAT[what](place(root, path), key, copy.deepcopy(value))  # type: ignore[no-untyped-call]
+            seen = WHAT[what](place(root, path), key, copy.deepcopy(value))
         # The container of the wrong kind, the missing key: plain ones answer in the same way.
         except Exception as error:
             seen = type(error)
@@ -139,9 +139,9 @@ def test_a_view_behaves_like_a_plain_copy_and_the_original_stays(root: Any, prog
 def canonical(value: Any) -> Any:
     """Type and content at every depth, the order of keys aside."""
     if isinstance(value, dict):
-        return sorted((repr(key), repr(canonical(item))) for key, item in value.items())
+        return "dict", sorted((repr(key), repr(canonical(item))) for key, item in value.items())
     if isinstance(value, list):
-        return [canonical(item) for item in value]
+        return "list", [canonical(item) for item in value]
     return type(value).__name__, repr(value)
 
 
@@ -221,7 +221,13 @@ async def called(handlers: list[Callable[..., Any]], mode: str, host: Any, conte
 
 @pytest.mark.parametrize("mode", MODES)
 @settings(max_examples=25, deadline=None)
-@given(root=roots, program=programs_without_sharing, returns=st.booleans(), suspends=st.booleans(), restricted=st.booleans())
+@given(
+    root=roots,
+    program=programs_without_sharing,
+    returns=st.booleans(),
+    suspends=st.booleans(),
+    restricted=st.booleans(),
+)
 def test_in_every_mode_with_and_without_a_policy_the_host_s_objects_stay(
     mode: str, root: Any, program: list[Edit], returns: bool, suspends: bool, restricted: bool
 ) -> None:

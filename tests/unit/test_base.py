@@ -44,7 +44,7 @@ def test_a_plugin_tells_what_its_configuration_says() -> None:
     assert (plugin.name, plugin.priority, plugin.mode, plugin.hooks) == ("p", 5, "audit", [TOOL])
     assert (plugin.tags, plugin.conditions, plugin.config) == (["t"], CONFIG.conditions, CONFIG)
     with pytest.raises(AttributeError):
-        plugin.name = "other"  # type: ignore[misc]
+        plugin.name = "other"
 
 
 async def test_starting_and_stopping_do_nothing_unless_the_author_says_so() -> None:

@@ -126,6 +126,7 @@ class AuditLogPlugin(HookObserver):
             self.failures.report(f"`{journal.path}` was closed without being kept by the disk", error)
         finally:
             journal.close()
+            self.failures.tell_rest()
 
     async def on_call(self, call: HookCall) -> None:
         """Write an `attempt`.

@@ -108,6 +108,7 @@ class MetricsPlugin(HookObserver):
 
     async def shutdown(self) -> None:
         """Count what is still open, and stop the scrape endpoint. Does nothing the second time."""
+        self.failures.tell_rest()
         metrics, self._metrics = self._metrics, None
         if metrics is not None:
             while self._pending:

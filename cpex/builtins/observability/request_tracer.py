@@ -78,6 +78,7 @@ class RequestTracerPlugin(HookObserver):
     async def shutdown(self) -> None:
         """End every open span, marked as incomplete. Exporting them is up to the SDK, which is the host's."""
         self._operations.give_up_all()
+        self.failures.tell_rest()
 
     async def on_call(self, call: HookCall) -> None:
         """Note the plugin's turn in the operation's span, making it if this is its first half."""

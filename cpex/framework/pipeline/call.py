@@ -340,7 +340,7 @@ class ExecutionContext(PhaseState):
                 if accepted is not None:
                     self._take_payload(step, accepted)
             self.gather(step, result)
-        # SECURITY: a denial stands. If unusable metadata made it a failure, `on_error: ignore` would let the call go on.
+        # SECURITY: a denial stands. If unusable metadata made it a failure, `on_error: ignore` would let the call pass.
         except Exception:
             logger.warning("Plugin %s: what it said beside its denial cannot be used", step.name, exc_info=True)
 

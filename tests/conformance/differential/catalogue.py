@@ -29,7 +29,7 @@ def _content() -> dict[str, Any]:
     return {"text": "a", "box": {"deep": {"n": 1}, "items": [1, {"z": 2}]}, "items": [3, 1, 2]}
 
 
-def _edits(*path: str) -> tuple[Edit, ...]:
+def _edits(*path: str | int) -> tuple[Edit, ...]:
     """Edits of `_content()` at a path: at the top, in depth, inside lists."""
     top, box = list(path), [*path, "box"]
     return (
@@ -62,8 +62,26 @@ _MESSAGE_EDITS: tuple[Edit, ...] = (
     {"path": ["messages"], "do": "append", "value": {"role": "tool", "content": "x"}},
     {"path": ["messages"], "do": "pop"},
 )
+_MESSAGE = {
+    "role": "user",
+    "content": [
+        {"content_type": "text", "text": "hello"},
+        {
+            "content_type": "tool_call",
+            "content": {"tool_call_id": "1", "name": "t", "arguments": _content()},
+        },
+    ],
+}
+_CALL = ("message", "content", 1, "content", "arguments")
+_TALK = HookFacts(
+    payloads=({"message": _MESSAGE}, {"message": {"role": "user", "content": []}, "hook": "llm_input"}),
+    edits=(*_edits(*_CALL), {"path": ["message", "content"], "do": "pop"}),
+    changes=({"hook": "llm_output"}, {}),
+    writable=("message",),
+    entity=("tools", "message"),
+)
 _HTTP = {"path": "/a", "method": "GET", "client_host": "h", "headers": {"A": "1"}}
-_HEADER_REPLIES = ({"A": "2"}, {"B": "3"}, {"C": "4", "A": "5"}, {})
+_HEADER_REPLIES: tuple[dict[str, str], ...] = ({"A": "2"}, {"B": "3"}, {"C": "4", "A": "5"}, {})
 
 HOOKS: dict[str, HookFacts] = {
     "tool_pre_invoke": HookFacts(
@@ -93,14 +111,21 @@ HOOKS: dict[str, HookFacts] = {
         entity=("tools", "name"),
     ),
     "prompt_pre_fetch": HookFacts(
-        payloads=({"prompt_id": "t", "args": {"text": "a"}}, {"prompt_id": "u", "args": {}}, {"prompt_id": "t", "args": None}),
+        payloads=(
+            {"prompt_id": "t", "args": {"text": "a"}},
+            {"prompt_id": "u", "args": {}},
+            {"prompt_id": "t", "args": None},
+        ),
         edits=_edits("args")[:6],
         changes=({"args": {"text": "b"}}, {"prompt_id": "u"}, {}),
         writable=("prompt_id", "args"),
         entity=("prompts", "prompt_id"),
     ),
     "prompt_post_fetch": HookFacts(
-        payloads=({"prompt_id": "t", "result": {"messages": _MESSAGES, "description": "d"}}, {"prompt_id": "u", "result": [1]}),
+        payloads=(
+            {"prompt_id": "t", "result": {"messages": _MESSAGES, "description": "d"}},
+            {"prompt_id": "u", "result": [1]},
+        ),
         edits=(
             {"path": ["result", "messages", 0, "content"], "do": "assign", "key": "text", "value": "edited"},
             {"path": ["result"], "do": "assign", "key": "description", "value": "edited"},
@@ -142,9 +167,7 @@ HOOKS: dict[str, HookFacts] = {
         writable=("messages", "tool_calls"),
         entity=("agents", "agent_id"),
     ),
-    "http_pre_request": HookFacts(
-        payloads=(_HTTP,), edits=_headers(), replies=_HEADER_REPLIES, writable=("headers",)
-    ),
+    "http_pre_request": HookFacts(payloads=(_HTTP,), edits=_headers(), replies=_HEADER_REPLIES, writable=("headers",)),
     "http_post_request": HookFacts(
         payloads=({**_HTTP, "response_headers": {"A": "1"}, "status_code": 200},),
         edits=_headers("response_headers"),
@@ -172,6 +195,9 @@ HOOKS: dict[str, HookFacts] = {
         edits=({"path": ["headers"], "do": "set", "key": "A", "value": "2"},),
         replies=({"raw_claims": {"sub": "me"}}, {"raw_claims": {"sub": "you"}, "reject_reason": "r"}),
     ),
+    "evaluate": _TALK,
+    "cmf.tool_pre_invoke": _TALK,
+    "cmf.llm_output": _TALK,
 }
 
 PAIRS: dict[str, str] = {
@@ -183,5 +209,3 @@ PAIRS: dict[str, str] = {
     "http_auth_resolve_user": "http_auth_check_permission",
 }
 """The hook that follows another in the same request."""
-
-

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .expectations import EXPECTATIONS, Case
+from .case import Case
+from .expectations import EXPECTATIONS
 from .scenarios import Scenario
 from .sides import Side
 from .translation import REWRITES
@@ -52,7 +53,8 @@ def compare(scenario: Scenario, ours: Side, theirs: Side, tally: Tally) -> list[
     told_here, told_there = ours.outcome(), theirs.outcome()
     found = _judge(scenario, translated, told_here, told_there, departures)
     tally.scenarios += 1
-    tally.departures.update(departures)
+    # Some expectations only even out where the script notices a failure; they belong to no decision.
+    tally.departures.update(departures - {""})
     return found
 
 

@@ -121,9 +121,9 @@ def hold_payload_classes(scenario: Scenario) -> None:
 def put_replies_aside(scenario: Scenario) -> None:
     """Every plugin receives the request; replies gather beside it."""
     for plugin, hook, turn in each_turn(scenario):
-        if turn["change"] is not None and turn["change"]["how"] == "reply":
-            if _payload_counts(scenario, plugin, hook, turn):
-                turn["change"] = {**turn["change"], "how": "aside"}
+        replies = turn["change"] is not None and turn["change"]["how"] == "reply"
+        if replies and _payload_counts(scenario, plugin, hook, turn):
+            turn["change"] = {**turn["change"], "how": "aside"}
 
 
 def judge_conditions_late(scenario: Scenario) -> None:
@@ -146,7 +146,9 @@ def bury_deletions(scenario: Scenario) -> None:
     for plugin, _, turn in each_turn(scenario):
         if plugin["mode"] in (*REWRITING, "concurrent"):
             turn["writes"] = [
-                {**write, "do": "bury"} if write["do"] == "delete" and write["where"] in ("state", "metadata") else write
+                {**write, "do": "bury"}
+                if write["do"] == "delete" and write["where"] in ("state", "metadata")
+                else write
                 for write in turn["writes"]
             ]
 

@@ -1,7 +1,7 @@
-"""A host in an environment of its own: starts the configured plugins, makes the calls it is told, and tells the answers.
+"""A host in an environment of its own: starts the configured plugins, makes the calls it is told, tells the answers.
 
-Standard input holds `{"config": path of a YAML file, "calls": [{"hook", "payload", "context", "extensions"}]}`; standard
-output gets `{"cpex": version, "plugins": {name: class}, "answers": [...]}`.
+Standard input holds `{"config": path of a YAML file, "calls": [{"hook", "payload", "context", "extensions"}]}`; the
+output is `{"cpex": version, "plugins": {name: class}, "answers": [...]}`.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def test_it_starts_as_a_snapshot_of_its_original() -> None:
     assert tracked == {**START, "own": 1}
     assert "own" not in original
     with pytest.raises(TypeError):
-        CopyOnWriteDict()  # type: ignore[call-arg]
+        CopyOnWriteDict()
 
 
 WRITES: dict[str, tuple[Callable[[Any], Any], dict[str, Any], set[str]]] = {

@@ -145,9 +145,9 @@ def test_a_model_s_extras_private_attributes_and_fields_set_are_kept_and_its_own
     assert copied == model
     assert copied.model_fields_set == {"inner", "extra"}
     copied._private.append(2)
-    copied.extra.append(2)  # type: ignore[attr-defined]
+    copied.extra.append(2)
     copied.model_fields_set.add("x")
-    assert (model._private, model.extra, model.model_fields_set) == (  # type: ignore[attr-defined]
+    assert (model._private, model.extra, model.model_fields_set) == (
         [1],
         [1],
         {"inner", "extra"},
@@ -185,7 +185,7 @@ def test_a_cycle_through_a_tuple_is_copied() -> None:
 def test_a_cycle_through_models_and_objects_is_copied() -> None:
     model, plain = Outer(), Plain()
     model.anything = {"back": model}
-    plain.items.append(plain)  # type: ignore[arg-type]
+    plain.items.append(plain)
     copied_model, copied_plain = copy_tree(model), copy_tree([plain])[0]
     assert copied_model.anything["back"] is copied_model
     assert copied_plain.items[1] is copied_plain
@@ -237,7 +237,7 @@ def test_what_surrounds_an_uncopyable_value_is_copied_all_the_same() -> None:
         "deque": collections.deque([lock, [1]]),
         "model": Outer(anything=lock, items=[1]),
         "namedtuple": Pair(lock, [1]),
-        "dataclass": Point(at=[lock, [1]]),  # type: ignore[list-item]
+        "dataclass": Point(at=[lock, [1]]),
     }
     copied = copy_tree(values)
     assert copied["dict"]["lock"] is copied["tuple"][0] is copied["ordered"]["lock"] is lock
@@ -307,13 +307,13 @@ def test_an_untouched_copy_grafts_to_the_original_itself(value: Any) -> None:
 def test_a_change_keeps_the_unchanged_parts_and_shares_nothing_with_the_changed_copy() -> None:
     old = {"big": {"x": [1, 2]}, "list": [{"a": 1}, {"b": 2}], "gone": 1}
     new = copy_tree(old)
-    new["list"][1]["b"] = added = [3]  # type: ignore[index]
+    new["list"][1]["b"] = added = [3]
     del new["gone"]
     new["new"] = added
     result = graft(old, new)
     assert result == {"big": {"x": [1, 2]}, "list": [{"a": 1}, {"b": [3]}], "new": [3]}
     assert result["big"] is old["big"]
-    assert result["list"][0] is old["list"][0]  # type: ignore[index]
+    assert result["list"][0] is old["list"][0]
     added.append(4)
     assert result["new"] == [3]
     assert old == {"big": {"x": [1, 2]}, "list": [{"a": 1}, {"b": 2}], "gone": 1}
@@ -339,13 +339,13 @@ def test_changes_inside_models_are_taken_over() -> None:
     old = Outer(inner=Inner(items=[1]), anything=[1], extra={"a": 1})
     new = copy_tree(old)
     new.inner.items.append(2)
-    new.extra["a"] = 2  # type: ignore[attr-defined]
+    new.extra["a"] = 2
     new._private.append(3)
     result = graft(old, new)
     assert (result.inner.items, result.extra, result._private) == ([1, 2], {"a": 2}, [3])
     assert result.anything is old.anything
     new.inner.items.append(9)
-    assert (result.inner.items, old.inner.items, old.extra) == ([1, 2], [1], {"a": 1})  # type: ignore[attr-defined]
+    assert (result.inner.items, old.inner.items, old.extra) == ([1, 2], [1], {"a": 1})
 
 
 def test_changes_inside_foreign_objects_are_taken_over() -> None:
@@ -380,7 +380,7 @@ def test_an_object_that_cannot_compare_counts_as_changed() -> None:
         def __eq__(self, other: object) -> bool:
             raise ValueError("cannot tell")
 
-        __hash__ = None  # type: ignore[assignment]
+        __hash__ = None
 
     old = {"o": Odd()}
     assert graft(old, copy_tree(old)) is not old

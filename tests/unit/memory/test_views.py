@@ -197,8 +197,8 @@ async def test_a_view_that_a_plugin_keeps_never_changes_with_the_host_s_object(m
     keeper, host = Keeper(), tool_payload(x={"y": 1})
     result, _ = await call(manager_of(plugin(keeper.handler, mode=mode)), host)
     await result.wait_for_background_tasks()
-    host.args["x"]["y"] = 2  # type: ignore[index]
-    host.args["new"] = 1  # type: ignore[index]
+    host.args["x"]["y"] = 2
+    host.args["new"] = 1
     assert keeper.kept[0].args == {"x": {"y": 1}}
 
 
@@ -297,9 +297,9 @@ def test_a_context_view_is_equal_and_shares_nothing() -> None:
     host = host_context()
     view = view_global_context(host)
     assert view == host
-    view.user["groups"].append("h")  # type: ignore[index,union-attr]
-    view.user_context.attributes["a"].append(2)  # type: ignore[union-attr]
-    view.user_context.roles.append("s")  # type: ignore[union-attr]
+    view.user["groups"].append("h")
+    view.user_context.attributes["a"].append(2)
+    view.user_context.roles.append("s")
     view.state["n"]["x"].append(2)
     view.metadata["m"].append(2)
     view.tenant_id = "other"
@@ -316,7 +316,7 @@ async def test_writes_and_deletions_of_shared_state_reach_the_host_and_nothing_e
         shared.metadata["m"] = "replaced"
         shared.user = "forged"
         shared.tenant_id = "forged"
-        shared.user_context.is_admin = True  # type: ignore[union-attr]
+        shared.user_context.is_admin = True
         return PluginResult()
 
     host = host_context()

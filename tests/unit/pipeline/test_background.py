@@ -184,9 +184,9 @@ async def test_what_the_host_does_to_its_objects_afterwards_is_not_seen() -> Non
 
     payload, host = tool_payload(x={"y": 1}), GlobalContext(request_id="r", state={"n": [1]}, user={"name": "u"})
     result, _ = await call(manager_of(plugin(looks, mode=FAF)), payload, host)
-    payload.args["x"]["y"] = 2  # type: ignore[index]
+    payload.args["x"]["y"] = 2
     host.state["n"].append(2)
-    host.user["name"] = "v"  # type: ignore[index]
+    host.user["name"] = "v"
     go.set()
     await result.wait_for_background_tasks()
     assert seen == [(1, {"n": [1]}, {"name": "u"})]

@@ -111,7 +111,7 @@ async def test_a_cancelled_sibling_gave_no_answer_and_let_nothing_through() -> N
 async def test_of_several_denials_at_the_same_moment_the_one_with_the_lower_priority_counts() -> None:
     go = asyncio.Event()
     plugins = [
-        plugin(waiting_for(go, lambda code=code: denial(code)), code, mode="concurrent", priority=n)  # type: ignore[misc]
+        plugin(waiting_for(go, lambda code=code: denial(code)), code, mode="concurrent", priority=n)
         for code, n in (("C", 3), ("A", 1), ("B", 2))
     ]
     host = asyncio.create_task(call(manager_of(*plugins)))

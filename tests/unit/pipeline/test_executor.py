@@ -282,4 +282,4 @@ def test_a_payload_class_of_the_host_s_own_needs_nothing_special() -> None:
         x: int
 
     with pytest.raises(Exception, match="frozen"):
-        Own(x=1).x = 2  # type: ignore[misc]
+        Own(x=1).x = 2

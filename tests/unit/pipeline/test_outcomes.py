@@ -290,8 +290,7 @@ async def test_a_cancelled_call_shows_its_record_to_those_who_watch(cell: Cell, 
         outcomes.append(outcome)
 
     tested = plugin(waits, mode=cell.mode, on_error=cell.rule)
-    # A plugin made of functions has its optional method as an attribute.
-    tested.hook_completed = completed  # type: ignore[attr-defined]
+    tested.hook_completed = completed
     other = never if cell.mode == "concurrent" else allow
     manager = manager_of(tested, *(plugin(other, f"other{n}", mode=cell.mode) for n in range(neighbours)))
     host = asyncio.create_task(manager.invoke_hook("tool_pre_invoke", tool_payload(), GlobalContext(request_id="r")))

@@ -305,6 +305,21 @@ async def test_a_cancellation_by_the_host_cannot_be_swallowed_by_a_plugin(mode: 
     assert after == []
 
 
+async def test_a_cancel_scope_of_the_host_knows_its_cancellation_even_when_a_plugin_swallows_it() -> None:
+    anyio = pytest.importorskip("anyio")
+
+    async def swallows(payload: Any, context: Any) -> PluginResult[Any]:
+        try:
+            return await never(payload, context)
+        except asyncio.CancelledError:
+            return PluginResult()
+
+    returned = []
+    with anyio.move_on_after(SHORT_S) as scope:
+        returned.append(await call(manager_of(plugin(swallows))))
+    assert (returned, scope.cancelled_caught) == ([], True)
+
+
 async def test_a_plugin_that_cancels_the_host_s_task_cancels_the_call() -> None:
     async def cancels(payload: Any, context: Any) -> PluginResult[Any]:
         task = asyncio.current_task()

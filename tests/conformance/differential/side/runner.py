@@ -8,6 +8,7 @@ A scenario is `{"plugins", "calls", "policies", "default_policy", "raises", "con
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import logging
 import sys
@@ -17,12 +18,20 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import cpex.framework.hooks.identity
 import scripted
-from cpex.framework import GlobalContext, HookPayloadPolicy, TenantPluginManager, get_hook_registry
+from plain import plain
+
+import cpex.framework.hooks.identity
+import cpex.framework.hooks.message
+from cpex.framework import (
+    GlobalContext,
+    HookPayloadPolicy,
+    PluginViolationError,
+    TenantPluginManager,
+    get_hook_registry,
+)
 from cpex.framework.extensions import Extensions
 from cpex.framework.models import Config
-from plain import plain
 
 _RECORD_FIELDS = (
     "plugin_name",
@@ -51,7 +60,7 @@ async def act(scenario: dict[str, Any]) -> dict[str, Any]:
     # Whatever stops the start is an outcome to compare.
     except Exception as error:
         return {"start": {"type": type(error).__name__, "message": str(error)}, "calls": []}
-    context = GlobalContext(**json.loads(json.dumps(scenario["context"])))
+    context = GlobalContext(**copy.deepcopy(scenario["context"]))
     given = scenario["extensions"]
     extensions = Extensions.model_validate(given) if given is not None else None
     outcomes = []
@@ -87,17 +96,14 @@ def _manager(scenario: dict[str, Any]) -> TenantPluginManager:
 def _entry(plugin: dict[str, Any]) -> dict[str, Any]:
     settings = {"turns": plugin["turns"], "three": plugin["three"]}
     kept = ("name", "mode", "priority", "on_error", "conditions", "capabilities")
-    # Documents are copied so that no two plugins share a part of their settings.
-    return json.loads(
-        json.dumps(
-            {
-                **{key: plugin[key] for key in kept},
-                "kind": "scripted.ScriptedPlugin",
-                "hooks": list(plugin["turns"]),
-                "config": settings,
-            }
-        )
-    )
+    entry = {
+        **{key: plugin[key] for key in kept},
+        "kind": "scripted.ScriptedPlugin",
+        "hooks": list(plugin["turns"]),
+        "config": settings,
+    }
+    # Copied, so that no two plugins share a part of their settings.
+    return copy.deepcopy(entry)
 
 
 async def _call(
@@ -109,7 +115,7 @@ async def _call(
     extensions: Any,
 ) -> tuple[dict[str, Any], Any]:
     hook = call["hook"]
-    payload = get_hook_registry().json_to_payload(hook, json.loads(json.dumps(call["payload"])))
+    payload = get_hook_registry().json_to_payload(hook, copy.deepcopy(call["payload"]))
     scripted.JOURNAL.clear()
     scripted.LATE.clear()
     outcome: dict[str, Any] = {"result": None, "error": None, "records": [], "background": []}
@@ -177,7 +183,7 @@ def _error(error: Exception) -> dict[str, Any]:
     told: dict[str, Any] = {"type": type(error).__name__, "message": str(error), "cause": _cause(error)}
     if (model := getattr(error, "error", None)) is not None:
         told |= {"plugin_name": model.plugin_name, "code": model.code, "details": plain(model.details)}
-    if hasattr(error, "denial_outcome"):
+    if isinstance(error, PluginViolationError):
         outcome = error.denial_outcome
         told["violation"] = _violation(error.violation)
         told["outcome"] = None

@@ -2,7 +2,7 @@
 
 Settings: `{"turns": {hook: turn}, "three": bool}`. A turn is what the plugin does when that hook is called:
 
-- `guard`: conditions that it judges itself, on what it is handed; when none holds it notes `passed_over` and does nothing
+- `guard`: conditions that it judges itself, on what it is handed; when none holds it notes `passed_over` and is done
 - `looks`: whether it notes what it is handed; one that does not look touches nothing it is not told to touch
 - `yields`: how often it gives way to other tasks before it goes on
 - `edits`: changes of the payload, in place: `{"path": [...], "do": word, "key": ..., "value": ...}`
@@ -25,6 +25,9 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+from guard import holds
+from plain import TOMBSTONE, plain
+
 from cpex.framework import (
     Plugin,
     PluginConfig,
@@ -37,7 +40,6 @@ from cpex.framework import (
     get_hook_registry,
 )
 from cpex.framework.extensions import Extensions, RequestExtension
-from plain import TOMBSTONE, plain
 
 JOURNAL: list[dict[str, Any]] = []
 """What plugins saw, in the order in which they were called."""
@@ -57,6 +59,10 @@ def _named(name: str, message: str) -> Exception:
     return exception
 
 
+def _foreign(kind: str) -> Callable[[str], Exception]:
+    return lambda name: _named("ForeignResult", f"plugin {name} returned {kind}; expected a PluginResult")
+
+
 _FAILURES: dict[str, Callable[[str], Exception]] = {
     "raise": lambda name: ValueError(f"broken {name}"),
     "raise_timeout": lambda _: TimeoutError("too slow"),
@@ -66,12 +72,7 @@ _FAILURES: dict[str, Callable[[str], Exception]] = {
     ),
     "raise_violation": lambda _: PluginViolationError("stopped", violation=PluginViolation(**VIOLATION)),
     "raise_violation_bare": lambda _: PluginViolationError("stopped"),
-    **{
-        f"raise_foreign_{kind}": lambda name, kind=kind: _named(
-            "ForeignResult", f"plugin {name} returned {kind}; expected a PluginResult"
-        )
-        for kind in ("NoneType", "dict", "str")
-    },
+    **{f"raise_foreign_{kind}": _foreign(kind) for kind in ("NoneType", "dict", "str")},
 }
 _FOREIGN: dict[str, Any] = {"none": None, "a_dict": {"continue_processing": False}, "a_text": "yes"}
 
@@ -151,6 +152,9 @@ def _seen(payload: Any, context: Any, extensions: Any) -> dict[str, Any]:
     return {
         "payload": plain(payload),
         "payload_type": type(payload).__name__,
+        "containers": {
+            name: type(value).__name__ for name, value in dict(payload).items() if isinstance(value, dict | list)
+        },
         "state": plain(shared.state),
         "metadata": plain(shared.metadata),
         "user": plain(shared.user),
@@ -174,7 +178,9 @@ def _edited(payload: Any, turn: dict[str, Any]) -> Any:
 def _edit(target: Any, edit: dict[str, Any]) -> None:
     for step in edit["path"]:
         target = target[step] if isinstance(target, dict | list) else getattr(target, step)
-    do, key, value = edit["do"], edit.get("key"), edit.get("value")
+    do: str = edit["do"]
+    key: Any = edit.get("key")
+    value: Any = edit.get("value")
     match do:
         case "set":
             target[key] = value
@@ -261,33 +267,3 @@ def _extended(extensions: Any, wanted: dict[str, Any]) -> Any:
         labels = frozenset(base.security.labels) | frozenset(wanted["labels"])
         update["security"] = base.security.model_copy(update={"labels": labels})
     return base.model_copy(update=update)
-
-
-_ENTITIES = {
-    "tool": ("tools", "name"),
-    "prompt": ("prompts", "prompt_id"),
-    "resource": ("resources", "uri"),
-    "agent": ("agents", "agent_id"),
-    "token": ("tools", "target_name"),
-}
-
-
-def holds(conditions: list[dict[str, list[str]]], hook: str, payload: Any, context: Any) -> bool:
-    """Whether one of the conditions holds, by the rules of this framework, worked out independently of it."""
-    kind, attribute = _ENTITIES.get(hook.split("_")[0], ("", ""))
-    user = context.user
-    names = [user] if isinstance(user, str) else [user[key] for key in ("email",) if user and key in user]
-    content_type = (context.content_type or "").split(";")[0].strip().lower()
-
-    def met(field: str, wanted: list[str]) -> bool:
-        match field:
-            case "server_ids" | "tenant_ids":
-                return getattr(context, field.removesuffix("s")) in wanted
-            case "user_patterns":
-                return any(pattern in name for pattern in wanted for name in names)
-            case "content_types":
-                return content_type in [each.lower() for each in wanted]
-            case _:
-                return field != kind or getattr(payload, attribute) in wanted
-
-    return any(all(met(field, wanted) for field, wanted in each.items()) for each in conditions)

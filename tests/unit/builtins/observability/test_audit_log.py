@@ -267,7 +267,7 @@ async def test_where_the_caller_waits_a_lost_record_is_a_failure_of_the_plugin(r
     assert failure.value.error.code == "audit_unwritable"
 
 
-async def test_in_the_background_lost_records_are_counted_and_logged_once(
+async def test_in_the_background_lost_records_are_counted_logged_once_and_told_at_the_end(
     running: Any, log: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running(audit(log)) as manager:
@@ -279,8 +279,9 @@ async def test_in_the_background_lost_records_are_counted_and_logged_once(
         plugin = manager.get_plugin("audit")
     assert isinstance(plugin, AuditLogPlugin)
     assert plugin.failures.count == 6
-    (line,) = [each for each in caplog.records if each.levelno == logging.ERROR]
-    assert "cannot be written: Is a directory" in line.getMessage()
+    first, last = [each.getMessage() for each in caplog.records if each.levelno == logging.ERROR]
+    assert "cannot be written: Is a directory" in first
+    assert last == "Plugin 'audit': 6 failures in all, the last 5 of them not logged"
 
 
 async def test_the_log_goes_on_when_the_path_can_be_written_again(running: Any, log: Path) -> None:

@@ -1,0 +1,68 @@
+"""Redis servers of the tests' own: on a free port, in a directory of their own, killed at the end."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+_DATABASES = 1_000
+
+
+class RedisServer:
+    """A server that was started, and can be killed and started again on the same port."""
+
+    def __init__(self, directory: Path, binary: str, options: Sequence[str] = ()) -> None:
+        self._directory = directory
+        self._binary = binary
+        self._options = options
+        self._numbers = count()
+        self._process: subprocess.Popen[bytes] | None = None
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+
+    def fresh_url(self) -> str:
+        """The URL of a database that nobody else was given."""
+        return f"redis://127.0.0.1:{self.port}/{next(self._numbers)}"
+
+    def start(self) -> None:
+        """Start, and wait until it says that it accepts connections."""
+        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory), *self._options]
+        arguments += ["--save", "", "--appendonly", "no", "--logfile", ""]
+        self._process = subprocess.Popen([self._binary, *arguments], stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if b"eady to accept connections" in line:
+                return
+        raise RuntimeError(f"redis-server ended with status {self._process.wait()} before it was ready")
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+@contextmanager
+def running_redis(*options: str) -> Iterator[RedisServer]:
+    """A running server; skips the test, with the reason, where there is no such program or library."""
+    pytest.importorskip("redis", reason="the library `redis` is not installed")
+    binary = shutil.which("redis-server")
+    if binary is None:
+        pytest.skip("`redis-server` is not installed (apt-get install redis-server)")
+    with tempfile.TemporaryDirectory() as directory:
+        server = RedisServer(Path(directory), binary, ["--databases", str(_DATABASES), *options])
+        try:
+            server.start()
+            yield server
+        finally:
+            server.kill()
