@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -19,10 +20,11 @@ _DATABASES = 1_000
 class RedisServer:
     """A server that was started, and can be killed and started again on the same port."""
 
-    def __init__(self, directory: Path, binary: str, options: Sequence[str] = ()) -> None:
+    def __init__(self, directory: Path, binary: str, options: Sequence[str] = (), *, tls: bool = False) -> None:
         self._directory = directory
         self._binary = binary
         self._options = options
+        self._port_option = "--tls-port" if tls else "--port"
         self._numbers = count()
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as free:
@@ -35,7 +37,15 @@ class RedisServer:
 
     def start(self) -> None:
         """Start, and wait until it says that it accepts connections."""
-        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._directory), *self._options]
+        arguments = [
+            self._port_option,
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(self._directory),
+            *self._options,
+        ]
         arguments += ["--save", "", "--appendonly", "no", "--logfile", ""]
         self._process = subprocess.Popen([self._binary, *arguments], stdout=subprocess.PIPE)
         assert self._process.stdout is not None
@@ -43,6 +53,17 @@ class RedisServer:
             if b"eady to accept connections" in line:
                 return
         raise RuntimeError(f"redis-server ended with status {self._process.wait()} before it was ready")
+
+    def form_cluster(self) -> None:
+        """Make a server with `--cluster-enabled yes` a cluster of one, and wait until it serves every key."""
+        self._ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        deadline_s = time.monotonic() + 30
+        while "cluster_state:ok" not in self._ask("CLUSTER", "INFO"):
+            assert time.monotonic() < deadline_s, "the cluster did not form"
+
+    def _ask(self, *words: str) -> str:
+        command = ["redis-cli", "-p", str(self.port), *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
@@ -53,14 +74,14 @@ class RedisServer:
 
 
 @contextmanager
-def running_redis(*options: str) -> Iterator[RedisServer]:
+def running_redis(*options: str, tls: bool = False) -> Iterator[RedisServer]:
     """A running server; skips the test, with the reason, where there is no such program or library."""
     pytest.importorskip("redis", reason="the library `redis` is not installed")
     binary = shutil.which("redis-server")
     if binary is None:
         pytest.skip("`redis-server` is not installed (apt-get install redis-server)")
     with tempfile.TemporaryDirectory() as directory:
-        server = RedisServer(Path(directory), binary, ["--databases", str(_DATABASES), *options])
+        server = RedisServer(Path(directory), binary, ["--databases", str(_DATABASES), *options], tls=tls)
         try:
             server.start()
             yield server

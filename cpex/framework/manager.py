@@ -235,7 +235,7 @@ class _Manager(_ManagerState):
             logger.info("Plugin manager initialized with %d plugins", self.plugin_count)
 
     def _starting_or_stopping(self) -> asyncio.Lock:
-        """Lets one at a time start or stop the plugins. One lock per event loop: once waited for, it serves one only."""
+        """Lets one at a time start or stop the plugins. One lock per event loop, as each serves one only."""
         return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     async def _start_plugins(self) -> None:

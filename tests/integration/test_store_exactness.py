@@ -1,0 +1,74 @@
+"""One limit, hammered by several processes at once, lets through exactly what it says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis_servers import running_redis
+
+PROCESSES = 8
+ATTEMPTS = 150
+LIMIT = 400
+WORKER = """
+import asyncio, sys
+from cpex.builtins.store.opening import open_store
+from cpex.builtins.store.port import Rate
+
+target, attempts, limit = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+rate = Rate.per_minute(1, limit)
+
+async def main():
+    store = open_store(target)
+    # The connection stands before the start is given, so that all begin together.
+    await store.get("warm", now_s=0)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    for number in range(attempts):
+        taken = await store.take("bucket", rate, now_s=1e9)
+        added = await store.add("counter", 1, now_s=1e9, limit=limit, ttl_s=60)
+        slot = await store.take_slot("window", limit=limit, window_s=60, now_s=1e9)
+        first = await store.compare_and_set(f"lock {number}", None, "mine", now_s=1e9)
+        print(*(name for name, accepted in [("bucket", taken.accepted), ("counter", added.accepted),
+                                            ("window", slot.accepted), ("lock", first)] if accepted))
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """What `store:` names, empty."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "state.db")
+        return
+    with running_redis() as server:
+        yield server.fresh_url()
+
+
+def test_eight_processes_together_get_exactly_the_limit(target: str) -> None:
+    command = [sys.executable, "-c", WORKER, target, str(ATTEMPTS), str(LIMIT)]
+    workers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(PROCESSES)
+    ]
+    try:
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        for worker in workers:
+            assert worker.stdin is not None
+            worker.stdin.write("go\n")
+            worker.stdin.flush()
+        answers = [worker.communicate(timeout=90)[0].split() for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+    assert [worker.returncode for worker in workers] == [0] * PROCESSES
+    allowed = Counter(word for words in answers for word in words)
+    assert allowed == {"bucket": LIMIT, "counter": LIMIT, "window": LIMIT, "lock": ATTEMPTS}

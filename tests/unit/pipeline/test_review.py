@@ -1,0 +1,500 @@
+"""What plugins cannot do to a call, however strangely they answer, fail or end, and what no call leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from support import (
+    TOOL,
+    FunctionPlugin,
+    Handler,
+    SpanLog,
+    allow,
+    call,
+    denial,
+    deny,
+    manager_of,
+    never,
+    other_tasks,
+    plugin,
+    record_of,
+    tool_payload,
+)
+
+from cpex.framework.clock import FixedClock, use_clock
+from cpex.framework.errors import PluginError, PluginViolationError
+from cpex.framework.hooks.tools import ToolPostInvokePayload
+from cpex.framework.models.config import PluginCondition
+from cpex.framework.models.context import GlobalContext
+from cpex.framework.models.outcome import HookOutcome
+from cpex.framework.models.result import PluginResult, PluginViolation
+from cpex.framework.observability import current_trace_id
+
+SERIAL = ("sequential", "transform", "audit")
+MODES = (*SERIAL, "concurrent", "fire_and_forget")
+SHARING = ("sequential", "transform", "concurrent")
+
+
+class Unreadable(Exception):
+    """A failure that cannot even be described."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+    __str__ = __repr__
+
+
+class Signal(BaseException):
+    """Something that is neither a failure of the usual kind nor one of the interpreter's signals."""
+
+
+class Unlistable(dict[str, Any]):
+    """A dictionary that does not tell what is in it."""
+
+    def items(self) -> Any:
+        raise RuntimeError("not yours to know")
+
+
+class Watching(FunctionPlugin):
+    """A plugin that keeps the outcomes it was told."""
+
+    def __init__(self, handler: Handler, name: str = "watching", **config: Any) -> None:
+        super().__init__(plugin(handler, name, **config).config, handler)
+        self.outcomes: list[HookOutcome] = []
+
+    async def hook_completed(self, outcome: HookOutcome) -> None:
+        self.outcomes.append(outcome)
+
+
+async def cancelled_by_nobody(payload: Any, context: Any) -> PluginResult[Any]:
+    """Waits for something that somebody else has cancelled."""
+    future: asyncio.Future[PluginResult[Any]] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return await future
+
+
+async def signals(payload: Any, context: Any) -> PluginResult[Any]:
+    """Raises what is no `Exception`."""
+    raise Signal
+
+
+async def fails(payload: Any, context: Any) -> PluginResult[Any]:
+    """Fails after a while."""
+    await asyncio.sleep(0)
+    raise ValueError("broken")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_failure_that_cannot_be_described_is_a_failure_like_any_other(mode: str) -> None:
+    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+        raise Unreadable
+
+    manager = manager_of(plugin(handler, mode=mode, on_error="ignore"), plugin(allow, "next", mode=mode))
+    result, _ = await call(manager)
+    await result.wait_for_background_tasks()
+    record = record_of(result.executions)
+    assert (record.status, record.reason) == ("error", "Unreadable (its text cannot be made)")
+    assert record_of(result.executions, "next").status == "completed"
+
+
+def _dict_for_violation() -> PluginResult[Any]:
+    violation = {"reason": "because", "description": "it is so", "code": "NO"}
+    return PluginResult.model_construct(continue_processing=False, violation=violation)
+
+
+def _number_for_violation() -> PluginResult[Any]:
+    return PluginResult.model_construct(continue_processing=False, violation=7)
+
+
+def _number_for_reason() -> PluginResult[Any]:
+    violation = PluginViolation.model_construct(reason=7, description="it is so", code="NO")
+    return PluginResult.model_construct(continue_processing=False, violation=violation)
+
+
+def _list_for_metadata() -> PluginResult[Any]:
+    return denial().model_copy(update={"metadata": ["x"]})
+
+
+def _text_for_delay() -> PluginResult[Any]:
+    return denial().model_copy(update={"retry_delay_ms": "5"})
+
+
+@pytest.mark.parametrize("mode", ["sequential", "concurrent"])
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (_dict_for_violation, "NO"),
+        (_number_for_violation, "plugin_violation"),
+        (_number_for_reason, "plugin_violation"),
+        (_list_for_metadata, "NO"),
+        (_text_for_delay, "NO"),
+    ],
+)
+async def test_a_denial_stands_whatever_is_wrong_with_what_it_says(
+    mode: str, answer: Callable[[], PluginResult[Any]], code: str
+) -> None:
+    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+        return answer()
+
+    manager = manager_of(plugin(handler, mode=mode, on_error="ignore"))
+    result, _ = await call(manager)
+    assert result.continue_processing is False
+    assert result.violation is not None
+    assert (result.violation.code, result.violation.plugin_name) == (code, "p")
+    record = record_of(result.executions)
+    assert (record.status, record.requested_allow, record.error_code) == ("completed", False, code)
+    with pytest.raises(PluginViolationError) as caught:
+        await call(manager, violations_as_exceptions=True)
+    assert caught.value.violation is not None
+    assert caught.value.violation.code == code
+
+
+async def test_a_violation_that_two_plugins_share_is_not_renamed_in_the_results_of_the_first() -> None:
+    shared = denial()
+
+    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+        return shared
+
+    first, _ = await call(manager_of(plugin(handler, "first")))
+    second, _ = await call(manager_of(plugin(handler, "second")))
+    assert first.violation is not None
+    assert second.violation is not None
+    assert (first.violation.plugin_name, second.violation.plugin_name) == ("first", "second")
+
+
+@pytest.mark.parametrize("mode", SHARING)
+@pytest.mark.parametrize("junk", [{"state": {"a": 1}}, 7, None])
+async def test_a_plugin_that_replaces_its_global_context_by_something_else_shares_nothing(mode: str, junk: Any) -> None:
+    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+        context.global_context = junk
+        return PluginResult()
+
+    host = GlobalContext(request_id="r", state={"x": 1})
+    result, _ = await call(manager_of(plugin(handler, mode=mode)), context=host)
+    assert [record.status for record in result.executions] == ["completed"]
+    assert host.state == {"x": 1}
+
+
+@pytest.mark.parametrize("mode", SHARING)
+@pytest.mark.parametrize("answer", [allow, deny])
+async def test_state_that_cannot_be_read_leaves_the_answer_alone(mode: str, answer: Handler) -> None:
+    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+        context.global_context.state = Unlistable(a=1)
+        result: PluginResult[Any] = await answer(payload, context)
+        return result
+
+    host = GlobalContext(request_id="r")
+    result, _ = await call(manager_of(plugin(handler, mode=mode)), context=host)
+    assert [record.status for record in result.executions] == ["completed"]
+    assert result.continue_processing is (answer is allow or mode == "transform")
+    assert host.state == {}
+
+
+@pytest.mark.parametrize("mode", SHARING)
+async def test_what_the_host_changes_inside_of_shared_state_meanwhile_is_not_taken_back(mode: str) -> None:
+    has_read, may_end = asyncio.Event(), asyncio.Event()
+
+    async def reads(payload: Any, context: Any) -> PluginResult[Any]:
+        assert context.global_context.state["x"] == {"n": 1}
+        has_read.set()
+        await may_end.wait()
+        return PluginResult()
+
+    host = GlobalContext(request_id="r", state={"x": {"n": 1}})
+    running = asyncio.create_task(call(manager_of(plugin(reads, mode=mode)), context=host))
+    await has_read.wait()
+    host.state["x"]["n"] = 2
+    may_end.set()
+    await running
+    assert host.state == {"x": {"n": 2}}
+
+
+async def _calls_from_one_table(mode: str) -> tuple[list[Any], GlobalContext, GlobalContext]:
+    waits, may_end = asyncio.Event(), asyncio.Event()
+    seen: list[Any] = []
+
+    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+        if not isinstance(payload, ToolPostInvokePayload):
+            context.set_state("known", payload.name)
+            return PluginResult()
+        if payload.name == "a":
+            waits.set()
+            await may_end.wait()
+        seen.append((payload.name, context.global_context.tenant_id, context.get_state("known")))
+        context.global_context.state[payload.name] = True
+        return PluginResult()
+
+    manager = manager_of(plugin(handler, hooks=[TOOL, "tool_post_invoke"], mode=mode))
+    _, table = await call(manager)
+    hosts = [GlobalContext(request_id="r", tenant_id=name) for name in "ab"]
+    payloads = [ToolPostInvokePayload(name=name, result={}) for name in "ab"]
+    first = asyncio.create_task(manager.invoke_hook("tool_post_invoke", payloads[0], hosts[0], table))
+    await waits.wait()
+    await manager.invoke_hook("tool_post_invoke", payloads[1], hosts[1], table)
+    may_end.set()
+    await first
+    return seen, hosts[0], hosts[1]
+
+
+@pytest.mark.parametrize("mode", SHARING)
+async def test_two_calls_that_go_on_from_one_table_at_the_same_time_keep_their_requests_apart(mode: str) -> None:
+    seen, host_a, host_b = await _calls_from_one_table(mode)
+    assert seen == [("b", "b", "t"), ("a", "a", "t")]
+    assert (host_a.state, host_b.state) == ({"a": True}, {"b": True})
+
+
+async def test_a_plugin_that_is_listed_twice_side_by_side_loses_no_shared_state() -> None:
+    turns = 0
+
+    async def writes(payload: Any, context: Any) -> PluginResult[Any]:
+        nonlocal turns
+        turns += 1
+        context.global_context.state[f"turn {turns}"] = True
+        await asyncio.sleep(0)
+        return PluginResult()
+
+    host = GlobalContext(request_id="r")
+    await call(manager_of(plugin(writes, hooks=[TOOL, TOOL], mode="concurrent")), context=host)
+    assert host.state == {"turn 1": True, "turn 2": True}
+
+
+def _recovers(answer: Handler) -> Handler:
+    calls = 0
+
+    async def handler(payload: Any, context: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise ValueError("broken")
+        return await answer(payload, context)
+
+    return handler
+
+
+async def test_a_call_that_does_not_concern_a_disabled_plugin_does_not_use_up_its_trial() -> None:
+    clock = FixedClock(datetime(2030, 1, 1, tzinfo=UTC))
+    only_t = PluginCondition(tools={"t"})
+    with use_clock(clock):
+        manager = manager_of(
+            plugin(_recovers(allow), on_error="disable", disable_cooldown_s=60, conditions=[only_t]),
+        )
+        await call(manager)
+        assert manager.disabled_plugins == {"p"}
+        clock.advance(60)
+        other, _ = await call(manager, tool_payload().model_copy(update={"name": "other"}))
+        assert other.executions == []
+        result, _ = await call(manager)
+    assert record_of(result.executions).status == "completed"
+    assert manager.disabled_plugins == frozenset()
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_trial_that_ends_in_a_raised_violation_has_succeeded(mode: str) -> None:
+    async def violates(payload: Any, context: Any) -> Any:
+        raise PluginViolationError("no", PluginViolation(reason="r", description="d", code="C"))
+
+    clock = FixedClock(datetime(2030, 1, 1, tzinfo=UTC))
+    with use_clock(clock):
+        manager = manager_of(plugin(_recovers(violates), mode=mode, on_error="disable", disable_cooldown_s=60))
+        for _ in range(2):
+            result, _ = await call(manager)
+            await result.wait_for_background_tasks()
+            clock.advance(60)
+    assert manager.disabled_plugins == frozenset()
+
+
+@pytest.mark.parametrize("handler", [cancelled_by_nobody, signals])
+async def test_a_background_plugin_cannot_take_the_others_down_with_it(handler: Handler) -> None:
+    async def slow(payload: Any, context: Any) -> PluginResult[Any]:
+        await asyncio.sleep(0)
+        return PluginResult()
+
+    manager = manager_of(
+        *(plugin(each, name, mode="fire_and_forget") for each, name in ((handler, "p"), (slow, "a"), (allow, "b")))
+    )
+    result, _ = await call(manager)
+    (error,) = await result.wait_for_background_tasks()
+    assert error.plugin_name == "p"
+    assert [(record.status, record.pending) for record in result.executions] == [
+        ("error", False),
+        ("completed", False),
+        ("completed", False),
+    ]
+
+
+@pytest.mark.parametrize("handler", [cancelled_by_nobody, signals])
+async def test_a_transform_that_ends_strangely_after_a_denial_does_not_keep_the_outcome_from_being_told(
+    handler: Handler,
+) -> None:
+    watching = Watching(deny)
+    manager = manager_of(watching, plugin(handler, "redacts", mode="transform"))
+    await call(manager)
+    await manager.shutdown()
+    (outcome,) = watching.outcomes
+    assert (outcome.allowed, outcome.payload) == (False, None)
+
+
+async def test_what_an_observer_does_to_the_violation_reaches_nobody_else() -> None:
+    class Edits(Watching):
+        async def hook_completed(self, outcome: HookOutcome) -> None:
+            assert outcome.violation is not None
+            self.outcomes.append(outcome)
+            assert outcome.violation.details == {}
+            outcome.violation.code = "OTHER"
+            outcome.violation.details["x"] = 1
+
+    first, second = Edits(allow, "first"), Edits(deny, "second")
+    manager = manager_of(first, second)
+    result, _ = await call(manager)
+    await manager.shutdown()
+    assert len(first.outcomes) == len(second.outcomes) == 1
+    assert result.violation is not None
+    assert (result.violation.code, result.violation.details) == ("NO", {})
+
+
+async def test_transforms_that_are_through_do_not_run_again_for_the_outcome_of_a_call_cancelled_in_audit() -> None:
+    auditing = asyncio.Event()
+
+    async def counts(payload: Any, context: Any) -> PluginResult[Any]:
+        return PluginResult(modified_payload=payload.model_copy(update={"args": {"n": payload.args["n"] + 1}}))
+
+    async def audits(payload: Any, context: Any) -> PluginResult[Any]:
+        auditing.set()
+        return await never(payload, context)
+
+    watching = Watching(allow)
+    manager = manager_of(watching, plugin(counts, "counts", mode="transform"), plugin(audits, "audits", mode="audit"))
+    running = asyncio.create_task(call(manager, tool_payload(n=0)))
+    await auditing.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await manager.shutdown()
+    (outcome,) = watching.outcomes
+    assert outcome.payload.args == {"n": 1}
+
+
+async def test_a_shutdown_also_waits_for_background_work_that_background_work_has_started() -> None:
+    calls = 0
+
+    async def calls_again(payload: Any, context: Any) -> PluginResult[Any]:
+        nonlocal calls
+        calls += 1
+        await asyncio.sleep(0)
+        if calls < 4:
+            await call(manager)
+        return PluginResult()
+
+    manager = manager_of(plugin(calls_again, mode="fire_and_forget"))
+    await call(manager)
+    await manager.shutdown()
+    assert (calls, other_tasks()) == (4, set())
+
+
+async def test_shutdowns_at_the_same_time_shut_each_plugin_down_once() -> None:
+    shut_down = 0
+
+    class Counts(FunctionPlugin):
+        async def shutdown(self) -> None:
+            nonlocal shut_down
+            shut_down += 1
+            await asyncio.sleep(0)
+
+    manager = manager_of(Counts(plugin(allow).config, allow))
+    await asyncio.gather(manager.shutdown(), manager.shutdown())
+    assert shut_down == 1
+
+
+def test_a_manager_can_be_started_and_stopped_by_several_at_once_in_one_loop_after_another() -> None:
+    class Slow(FunctionPlugin):
+        async def shutdown(self) -> None:
+            await asyncio.sleep(0)
+
+    async def use() -> None:
+        await asyncio.gather(manager.shutdown(), manager.shutdown(), manager.initialize(), manager.initialize())
+        await asyncio.gather(manager.shutdown(), manager.shutdown())
+
+    manager = manager_of(Slow(plugin(allow).config, allow))
+    for _ in range(2):
+        asyncio.run(use())
+    assert manager.initialized is False
+
+
+async def _quietly(running: asyncio.Task[Any]) -> None:
+    try:
+        await running
+    except (asyncio.CancelledError, PluginError):
+        pass
+
+
+@pytest.mark.parametrize("mode", [*SERIAL, "concurrent"])
+@pytest.mark.parametrize("how", ["is cancelled", "times out", "fails"])
+async def test_a_call_that_ends_early_leaves_nothing_to_the_garbage_collector(mode: str, how: str) -> None:
+    handler = fails if how == "fails" else never
+    manager = manager_of(
+        plugin(handler, "a", mode=mode, on_error="ignore"),
+        plugin(handler, "b", mode=mode, on_error="ignore"),
+        timeout=None if how == "is cancelled" else 0.001,
+    )
+
+    async def use(times: int) -> None:
+        for _ in range(times):
+            running = asyncio.create_task(call(manager))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if how == "is cancelled":
+                running.cancel()
+            await _quietly(running)
+
+    await use(3)
+    gc.collect()
+    gc.disable()
+    try:
+        await use(20)
+        found = gc.collect()
+    finally:
+        gc.enable()
+    # The last call's exception may still be looked at; twenty calls' worth would be hundreds of objects.
+    assert found < 100
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("turns", range(10))
+async def test_whenever_a_call_is_cancelled_it_leaves_no_task_no_open_span_and_one_true_outcome(
+    mode: str, turns: int
+) -> None:
+    async def waits(payload: Any, context: Any) -> PluginResult[Any]:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            await asyncio.sleep(0)
+        return PluginResult()
+
+    spans, watching = SpanLog(), Watching(waits, mode=mode)
+    current_trace_id.set("trace")
+    manager = manager_of(
+        watching,
+        plugin(waits, "other", mode=mode),
+        plugin(waits, "telemetry", mode="fire_and_forget"),
+        observability=spans,
+    )
+    running = asyncio.create_task(call(manager))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    running.cancel()
+    await _quietly(running)
+    assert not [task for task in other_tasks() if task.get_name() == "cpex:concurrent"]
+    await manager.shutdown()
+    assert (other_tasks(), spans.open()) == (set(), [])
+    # A call that was cancelled before its first turn never began.
+    assert len(watching.outcomes) == min(1, len(spans.started))
+    for outcome in watching.outcomes:
+        assert outcome.allowed is not running.cancelled()
+        names = [record.plugin_name for record in outcome.executions]
+        assert len(names) == len(set(names))
+        assert not any(record.pending for record in outcome.executions)
