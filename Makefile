@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: test lint types unit demo bench clean
+.PHONY: test lint types unit services demo bench clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml
@@ -22,8 +22,15 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
-unit: $(STAMP)
+unit: $(STAMP) services
 	$(BIN)/python -m pytest
+
+# Servers that some tests start for themselves. Where they cannot be installed, those tests are skipped and say so.
+services:
+	@command -v redis-server >/dev/null || { \
+	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  { apt-get update -qq; apt-get install -y -qq --no-install-recommends redis-server; } >/dev/null 2>&1; } || \
+	  echo "redis-server is not installed: the tests that start one are skipped"
 
 demo: $(STAMP)  ## the layered pipeline over recorded tool calls
 	$(BIN)/cpex run examples/layered/events.jsonl --config examples/layered/plugins.yaml --out /dev/null

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from cpex.builtins.store.port import StoreError
+from cpex.builtins.store.sqlite import SqliteStore
+
+
+async def test_counts_survive_the_store_that_made_them(tmp_path: Path) -> None:
+    for expected in (1, 2):
+        store = SqliteStore(tmp_path / "state.db")
+        assert (await store.add("a", 1, now_s=0)).value == expected
+        await store.close()
+
+
+async def test_the_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    await store.add("a", 1, now_s=0)
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()}
+    await store.close()
+    assert modes == {0o600}
+
+
+async def test_closing_ends_the_thread_and_leaves_one_file(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    await store.add("a", 1, now_s=0)
+    (worker,) = [thread for thread in threading.enumerate() if thread.name.startswith("cpex-store")]
+    await store.close()
+    worker.join(10)
+    assert not worker.is_alive()
+    assert [file.name for file in tmp_path.iterdir()] == ["state.db"]
+
+
+async def test_a_file_that_another_writer_holds_is_an_error_and_blocks_no_other_task(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state.db", timeout_s=0.2)
+    await store.add("a", 1, now_s=0)
+    other = sqlite3.connect(tmp_path / "state.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waiting = asyncio.ensure_future(store.add("a", 1, now_s=0))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    with pytest.raises(StoreError) as raised:
+        await waiting
+    assert str(raised.value) == f"store `{tmp_path}/state.db` did not answer: database is locked"
+    assert await store.members("s", now_s=0) == frozenset(), "who only reads does not wait"
+    other.execute("COMMIT")
+    other.close()
+    assert (await store.add("a", 1, now_s=0)).value == 2
+    await store.close()
+
+
+async def test_a_file_with_something_else_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.db"
+    theirs = sqlite3.connect(path)
+    theirs.execute("CREATE TABLE entries (name TEXT)")
+    theirs.close()
+    (tmp_path / "text.db").write_text("not a database, but long enough to be read as the header of one" * 20)
+    for name, reason in (
+        ("theirs.db", "the file holds something else; name a file of its own"),
+        ("text.db", "file is not a database"),
+    ):
+        store = SqliteStore(tmp_path / name)
+        with pytest.raises(StoreError, match=reason):
+            await store.add("a", 1, now_s=0)
+        await store.close()
+
+
+async def test_what_has_expired_is_swept_out(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    for number in range(300):
+        await store.add(f"old {number}", 1, now_s=0, ttl_s=1)
+    for _ in range(300):
+        await store.add("new", 1, now_s=2)
+    await store.close()
+    with sqlite3.connect(tmp_path / "state.db") as left:
+        assert left.execute("SELECT key FROM entries").fetchall() == [("c:new",)]
+    left.close()
+
+
+@pytest.mark.parametrize("path", ["missing/state.db", "."])
+def test_a_place_that_cannot_hold_the_file_is_refused_at_once(tmp_path: Path, path: str) -> None:
+    with pytest.raises(ValueError) as raised:
+        SqliteStore(tmp_path / path)
+    assert str(raised.value) == (
+        f"store `{tmp_path / path}` cannot be a file there; name a file in a directory that exists"
+    )
+
+
+async def test_a_forked_child_opens_the_file_anew(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    await store.add("a", 1, now_s=0)
+    child = os.fork()
+    if child == 0:
+        # No exception may reach pytest's copy in the child.
+        status = 1
+        try:
+            work = store.add("a", 1, now_s=0)
+            loop = _loop_of_its_own()
+            status = 0 if loop.run_until_complete(work).value == 2 else 2
+        finally:
+            os._exit(status)
+    _, status = await asyncio.to_thread(os.waitpid, child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert (await store.add("a", 1, now_s=0)).value == 3
+    await store.close()
+
+
+def _loop_of_its_own() -> asyncio.AbstractEventLoop:
+    # The child still counts as inside the parent's running loop.
+    asyncio._set_running_loop(None)
+    return asyncio.new_event_loop()
