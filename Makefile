@@ -29,7 +29,7 @@ unit: $(STAMP) services
 services:
 	@command -v redis-server >/dev/null || { \
 	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	  { apt-get update -qq; apt-get install -y -qq --no-install-recommends redis-server; } >/dev/null 2>&1; } || \
+	  { apt-get update -qq; apt-get install -y -qq --no-install-recommends redis-server openssl; } >/dev/null 2>&1; } || \
 	  echo "redis-server is not installed: the tests that start one are skipped"
 
 demo: $(STAMP)  ## the layered pipeline over recorded tool calls

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 _DATABASES = 1_000
+_ATTEMPTS = 3
 
 
 class RedisServer:
@@ -27,9 +28,7 @@ class RedisServer:
         self._port_option = "--tls-port" if tls else "--port"
         self._numbers = count()
         self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
+        self.port = free_port()
 
     def fresh_url(self) -> str:
         """The URL of a database that nobody else was given."""
@@ -49,10 +48,22 @@ class RedisServer:
         arguments += ["--save", "", "--appendonly", "no", "--logfile", ""]
         self._process = subprocess.Popen([self._binary, *arguments], stdout=subprocess.PIPE)
         assert self._process.stdout is not None
+        last = "it said nothing"
         for line in self._process.stdout:
             if b"eady to accept connections" in line:
                 return
-        raise RuntimeError(f"redis-server ended with status {self._process.wait()} before it was ready")
+            last = line.decode(errors="replace").strip()
+        raise RuntimeError(f"redis-server ended with status {self._process.wait()} before it was ready: {last}")
+
+    def start_anywhere(self) -> None:
+        """Start, on another port if somebody was quicker to take the first."""
+        for _ in range(_ATTEMPTS):
+            try:
+                return self.start()
+            except RuntimeError:
+                self.kill()
+                self.port = free_port()
+        return self.start()
 
     def form_cluster(self) -> None:
         """Make a server with `--cluster-enabled yes` a cluster of one, and wait until it serves every key."""
@@ -73,6 +84,14 @@ class RedisServer:
             self._process = None
 
 
+def free_port() -> int:
+    """A port that nobody listens on at the moment."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
 @contextmanager
 def running_redis(*options: str, tls: bool = False) -> Iterator[RedisServer]:
     """A running server; skips the test, with the reason, where there is no such program or library."""
@@ -83,7 +102,7 @@ def running_redis(*options: str, tls: bool = False) -> Iterator[RedisServer]:
     with tempfile.TemporaryDirectory() as directory:
         server = RedisServer(Path(directory), binary, ["--databases", str(_DATABASES), *options], tls=tls)
         try:
-            server.start()
+            server.start_anywhere()
             yield server
         finally:
             server.kill()

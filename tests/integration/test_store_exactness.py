@@ -1,4 +1,4 @@
-"""One limit, hammered by several processes at once, lets through exactly what it says."""
+"""What is kept in a shared store holds across processes and restarts, to the last call."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 from redis_servers import running_redis
+
+from cpex.builtins.security.token_budget import TokenBudgetPlugin
+from cpex.framework import GlobalContext, PluginConfig, PluginContext, ToolPreInvokePayload
+from cpex.framework.models import HookOutcome
 
 PROCESSES = 8
 ATTEMPTS = 150
@@ -72,3 +76,20 @@ def test_eight_processes_together_get_exactly_the_limit(target: str) -> None:
     assert [worker.returncode for worker in workers] == [0] * PROCESSES
     allowed = Counter(word for words in answers for word in words)
     assert allowed == {"bucket": LIMIT, "counter": LIMIT, "window": LIMIT, "lock": ATTEMPTS}
+
+
+async def test_a_budget_and_its_refunds_survive_a_restart(target: str) -> None:
+    config = PluginConfig(name="b", kind="x.Y", hooks=["tool_pre_invoke"], config={"budget": 10, "store": target})
+    payload = ToolPreInvokePayload(name="t", args={"q": "x" * 8})
+    context = PluginContext(global_context=GlobalContext(request_id="r", metadata={"session_id": "s"}))
+    before = TokenBudgetPlugin(config)
+    for allowed in (True, False):
+        assert (await before.tool_pre_invoke(payload, context)).continue_processing
+        await before.hook_completed(HookOutcome("tool_pre_invoke", "r", allowed, None, payload))
+    await before.shutdown()
+    after = TokenBudgetPlugin(config)
+    results = [await after.tool_pre_invoke(payload, context) for _ in range(2)]
+    await after.shutdown()
+    assert results[0].metadata == {"b": {"tokens": 4, "used": 8, "remaining": 2}}
+    assert results[1].violation is not None
+    assert results[1].violation.details == {"used": 8, "budget": 10, "requested": 4, "key": "session"}

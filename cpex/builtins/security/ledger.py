@@ -1,14 +1,14 @@
-"""Accounts that are charged against a limit, in this process.
+"""Accounts that are charged against a limit, in whatever store holds them.
 
-An account is whatever hashable key the caller uses. All operations are plain calls without a suspension point, so that
-several requests on one event loop can never spend the same amount twice. Time comes in as an argument.
+Each account is one counter of the store. A charge is one atomic operation there, so several requests, or several
+processes, can never spend the same amount twice. Time comes in as an argument.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Hashable
 from dataclasses import dataclass
+
+from cpex.builtins.store.port import Count, Store
 
 __all__ = ["Charge", "Ledger"]
 
@@ -23,17 +23,11 @@ class Charge:
     """Spent so far in this period, with the charge when it was accepted."""
     retry_after_s: float | None = None
     """Seconds until the charge could be accepted; `None` when it was, or when no waiting will help."""
-    period: int = 0
+    period: str = ""
     """Which period was charged; a refund names it, so that it never enlarges a later one."""
 
 
-@dataclass(slots=True)
-class _Account:
-    used: int
-    started_s: float
-    period: int
-
-
+@dataclass(frozen=True, slots=True)
 class Ledger:
     """Charges accounts up to a limit per period, or for ever.
 
@@ -41,60 +35,32 @@ class Ledger:
     may spend the end of one period and the beginning of the next in a row.
     """
 
-    def __init__(self, limit: int, *, period_s: float | None = None, max_accounts: int = 100_000) -> None:
-        """Set the terms.
+    limit: int
+    """What an account may spend in a period."""
+    period_s: float | None = None
+    """Seconds; `None` means that nothing comes back."""
 
-        Args:
-            limit: What an account may spend in a period.
-            period_s: Seconds; `None` means that nothing comes back.
-            max_accounts: Beyond it the account that was idle longest is forgotten, and with it what it had spent.
+    async def charge(self, store: Store, key: str, amount: int, now_s: float) -> Charge:
+        """Spend `amount` at the time `now_s` (seconds since the epoch), all of it or nothing.
+
+        Raises:
+            StoreError: The store does not answer; whether the account was charged is not known.
         """
-        self._limit = limit
-        self._period_s = period_s
-        self._max_accounts = max_accounts
-        self._periods = 0
-        self._accounts: OrderedDict[Hashable, _Account] = OrderedDict()
-        self.forgotten = 0
-        """Accounts that were dropped to make room."""
+        count = await store.add(key, amount, now_s=now_s, limit=self.limit, ttl_s=self.period_s)
+        retry_after_s = None if count.accepted or amount > self.limit else count.expires_in_s
+        return Charge(count.accepted, amount, count.value, retry_after_s, _period(count))
 
-    def __len__(self) -> int:
-        return len(self._accounts)
+    async def refund(self, store: Store, key: str, charge: Charge, now_s: float) -> bool:
+        """Give an accepted charge back; false when its period is over or its account forgotten.
 
-    def charge(self, key: Hashable, amount: int, now_s: float) -> Charge:
-        """Spend `amount` at the time `now_s` (seconds of any steady origin), all of it or nothing."""
-        account = self._account(key, now_s)
-        if account.used + amount > self._limit:
-            return Charge(False, amount, account.used, self._retry_after_s(account, amount, now_s), account.period)
-        account.used += amount
-        return Charge(True, amount, account.used, period=account.period)
-
-    def refund(self, key: Hashable, charge: Charge) -> bool:
-        """Give an accepted charge back; false when its period is over or its account forgotten."""
-        account = self._accounts.get(key)
-        if account is None or account.period != charge.period or not charge.accepted:
+        Raises:
+            StoreError: The store does not answer; whether the charge was given back is not known.
+        """
+        if not charge.accepted:
             return False
-        account.used = max(0, account.used - charge.requested)
-        return True
+        return await store.subtract(key, charge.requested, generation=charge.period, now_s=now_s)
 
-    def _account(self, key: Hashable, now_s: float) -> _Account:
-        account = self._accounts.get(key)
-        if account is None:
-            account = self._accounts[key] = _Account(0, now_s, self._next_period())
-            if len(self._accounts) > self._max_accounts:
-                self._accounts.popitem(last=False)
-                self.forgotten += 1
-            return account
-        self._accounts.move_to_end(key)
-        if self._period_s is not None and now_s - account.started_s >= self._period_s:
-            account.used, account.started_s, account.period = 0, now_s, self._next_period()
-        return account
 
-    def _next_period(self) -> int:
-        # Numbered across accounts: one that was forgotten and opened again is not taken for the old one.
-        self._periods += 1
-        return self._periods
-
-    def _retry_after_s(self, account: _Account, amount: int, now_s: float) -> float | None:
-        if self._period_s is None or amount > self._limit:
-            return None
-        return max(0.0, account.started_s + self._period_s - now_s)
+def _period(count: Count) -> str:
+    """A refused charge belongs to no period."""
+    return count.generation if count.accepted else ""

@@ -15,18 +15,20 @@ from cpex.builtins.store.opening import check_target, open_store
 from cpex.builtins.store.port import Store, StoreError
 from cpex.framework import PluginResult, PluginViolation, clock
 
-__all__ = ["GuardedStore", "StoreSettings", "store_key"]
+__all__ = ["STORE_UNAVAILABLE", "GuardedStore", "StoreSettings", "store_key"]
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-CODE = "STORE_UNAVAILABLE"
+STORE_UNAVAILABLE = "STORE_UNAVAILABLE"
+"""Code of a denial because the store is away."""
 HTTP_SERVICE_UNAVAILABLE = 503
 _PAUSE_S = 1.0
 """How long a store that failed is left alone, so that an outage costs one waiting call a second and not all of them."""
 
 
-class StoreSettings(BaseModel, extra="forbid", frozen=True):
+# SECURITY: an error about `store` would otherwise quote its password.
+class StoreSettings(BaseModel, extra="forbid", frozen=True, hide_input_in_errors=True):
     """Where a plugin keeps its state, and what it does when it cannot get there."""
 
     store: str | None = None
@@ -97,7 +99,7 @@ class GuardedStore:
         violation = PluginViolation(
             reason="The limits cannot be checked",
             description="The store that holds them does not answer; try again soon.",
-            code=CODE,
+            code=STORE_UNAVAILABLE,
             http_status_code=HTTP_SERVICE_UNAVAILABLE,
             http_headers={"Retry-After": str(round(_PAUSE_S))},
         )

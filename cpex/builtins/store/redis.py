@@ -19,13 +19,15 @@ from cpex.builtins.store.port import US_PER_S, Count, Rate, StoreError, Taken
 __all__ = ["RedisStore"]
 
 _CLUSTER = "+cluster"
+_MAY_BE_REPEATED = frozenset({scripts.ADD, scripts.TAKE, scripts.TAKE_SLOT, scripts.MEMBERS, scripts.GET})
+"""Operations that, done twice, make no limit larger and answer no question wrongly."""
 
 
 class RedisStore:
     """Keeps state in Redis or Valkey, under `prefix:kind:{key}`.
 
-    A request that was lost on the way is sent once more, on a fresh connection: a count may come out too high, and a
-    limit too strict, never the other way.
+    When a connection breaks, additions, takes and reads are sent once more, on a fresh one; nothing else is. So a count
+    may come out too high, and a limit too strict, never the other way.
     """
 
     def __init__(self, url: str, *, prefix: str = "cpex", timeout_s: float = 1.0) -> None:
@@ -38,6 +40,7 @@ class RedisStore:
 
         Raises:
             ModuleNotFoundError: The library is not installed; the message names the extra.
+            ValueError: The URL cannot be read.
         """
         try:
             self._redis: Any = import_module("redis.asyncio")
@@ -45,6 +48,14 @@ class RedisStore:
             raise ModuleNotFoundError(
                 "a store in Redis needs the library `redis`; install it with `pip install 'cpex[redis]'`", name="redis"
             ) from error
+        try:
+            import_module("redis.asyncio.connection").parse_url(url.replace(_CLUSTER, "", 1))
+        except ValueError:
+            # SECURITY: the parser's message quotes what it took for a port, which may be half of a password.
+            raise ValueError(
+                "the URL of the store cannot be read; write `redis://user:password@host:port/database`,"
+                " with special characters percent-encoded"
+            ) from None
         self._url = url
         self._prefix = prefix
         self._timeout_s = timeout_s
@@ -113,9 +124,16 @@ class RedisStore:
         return bool(await self._run(scripts.COMPARE_AND_SET, "v", key, *arguments))
 
     async def _run(self, script: str, kind: str, key: str, *arguments: int | str) -> Any:
+        # The text goes along each time: a server that was replaced or restarted does not know it by its digest.
+        command = (script, 1, f"{self._prefix}:{kind}:{{{key}}}", *arguments)
         try:
-            # The text goes along each time: a server that was replaced or restarted does not know it by its digest.
-            return await self._connected().eval(script, 1, f"{self._prefix}:{kind}:{{{key}}}", *arguments)
+            try:
+                return await self._connected().eval(*command)
+            except import_module("redis").ConnectionError:
+                # Most likely the server closed an idle connection; the pool does not notice before it is used.
+                if script not in _MAY_BE_REPEATED:
+                    raise
+                return await self._connected().eval(*command)
         except (import_module("redis").RedisError, OSError, TimeoutError) as error:
             raise StoreError(
                 f"store `{_address(self._url)}` did not answer: {error or type(error).__name__}"
@@ -129,15 +147,17 @@ class RedisStore:
         return self._client
 
     def _connect(self) -> Any:
+        # The library would send anything again, and so make a refund twice.
+        once = import_module("redis.asyncio.retry").Retry(import_module("redis.backoff").NoBackoff(), 0)
         options: dict[str, Any] = {
+            "retry": once,
             "decode_responses": True,
             "socket_timeout": self._timeout_s,
             "socket_connect_timeout": self._timeout_s,
         }
-        retry = import_module("redis.asyncio.retry").Retry(import_module("redis.backoff").NoBackoff(), 1)
         if urlsplit(self._url).scheme.endswith(_CLUSTER):
             return self._redis.RedisCluster.from_url(self._url.replace(_CLUSTER, "", 1), **options)
-        return self._redis.Redis.from_url(self._url, retry=retry, **options)
+        return self._redis.Redis.from_url(self._url, **options)
 
 
 def _address(url: str) -> str:

@@ -10,8 +10,10 @@ import asyncio
 import json
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +29,7 @@ _SCHEMA = (
     "CREATE INDEX IF NOT EXISTS entries_by_expiry ON entries (expires_us) WHERE expires_us IS NOT NULL",
     f"PRAGMA user_version = {_VERSION}",
 )
+_SWITCH_PAUSE_S = 0.005
 _SWEEP_EVERY = 256
 """Writes between two sweeps for what has expired."""
 _SWEEP_AT_MOST = 1_000
@@ -143,6 +146,7 @@ class _Worker:
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
             connection = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None)
             try:
+                _use_write_ahead_log(connection, self._timeout_s)
                 _prepare(connection)
             except BaseException:
                 connection.close()
@@ -151,9 +155,21 @@ class _Worker:
         return self._connection
 
 
+def _use_write_ahead_log(connection: sqlite3.Connection, timeout_s: float) -> None:
+    """Switch the file over. SQLite does not wait for others that are doing the same, so this does."""
+    for attempt in count(1):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # The lower byte is the code; the rest says where it came from.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or attempt * _SWITCH_PAUSE_S >= timeout_s:
+                raise
+        time.sleep(_SWITCH_PAUSE_S)
+
+
 def _prepare(connection: sqlite3.Connection) -> None:
     """Bring a file into the form that the store needs; several processes may do so at once."""
-    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == _VERSION:

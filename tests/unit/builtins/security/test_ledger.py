@@ -1,61 +1,69 @@
 from __future__ import annotations
 
-from cpex.builtins.security.ledger import Ledger
+import pytest
+
+from cpex.builtins.security.ledger import Charge, Ledger
+from cpex.builtins.store.memory import MemoryStore
 
 
-def test_a_charge_is_taken_whole_or_not_at_all() -> None:
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+async def test_a_charge_is_taken_whole_or_not_at_all(store: MemoryStore) -> None:
     ledger = Ledger(10)
-    assert [ledger.charge("a", amount, 0).accepted for amount in (6, 5, 4, 1)] == [True, False, True, False]
-    assert ledger.charge("a", 1, 0).used == 10
+    charges = [await ledger.charge(store, "a", amount, 0) for amount in (6, 5, 4, 1)]
+    assert [charge.accepted for charge in charges] == [True, False, True, False]
+    assert (await ledger.charge(store, "a", 1, 0)).used == 10
 
 
-def test_accounts_are_apart() -> None:
+async def test_accounts_are_apart(store: MemoryStore) -> None:
     ledger = Ledger(10)
-    ledger.charge("a", 10, 0)
-    assert ledger.charge("b", 10, 0).accepted
+    await ledger.charge(store, "a", 10, 0)
+    assert (await ledger.charge(store, "b", 10, 0)).accepted
 
 
-def test_a_period_begins_with_the_first_charge_after_the_last() -> None:
+async def test_a_period_begins_with_the_first_charge_after_the_last(store: MemoryStore) -> None:
     ledger = Ledger(10, period_s=60)
-    ledger.charge("a", 10, 100)
-    refused = ledger.charge("a", 1, 130)
-    assert (refused.accepted, refused.retry_after_s) == (False, 30)
-    assert ledger.charge("a", 10, 160).accepted
-    assert ledger.charge("a", 1, 219).retry_after_s == 1
+    await ledger.charge(store, "a", 10, 100)
+    refused = await ledger.charge(store, "a", 1, 130)
+    assert refused == Charge(False, 1, 10, retry_after_s=30)
+    assert (await ledger.charge(store, "a", 10, 160)).accepted
+    assert (await ledger.charge(store, "a", 1, 219)).retry_after_s == 1
 
 
-def test_no_wait_is_promised_where_waiting_does_not_help() -> None:
-    assert Ledger(10).charge("a", 11, 0).retry_after_s is None
-    assert Ledger(10, period_s=60).charge("a", 11, 0).retry_after_s is None
-
-
-def test_a_refund_makes_room_again() -> None:
-    ledger = Ledger(10)
-    charge = ledger.charge("a", 10, 0)
-    assert ledger.refund("a", charge)
-    assert ledger.charge("a", 10, 0).accepted
-
-
-def test_a_refund_of_an_earlier_period_does_not_enlarge_this_one() -> None:
+async def test_no_wait_is_promised_where_waiting_does_not_help(store: MemoryStore) -> None:
+    assert (await Ledger(10).charge(store, "a", 11, 0)).retry_after_s is None
     ledger = Ledger(10, period_s=60)
-    earlier = ledger.charge("a", 10, 0)
-    ledger.charge("a", 10, 60)
-    assert not ledger.refund("a", earlier)
-    assert not ledger.charge("a", 1, 61).accepted
+    await ledger.charge(store, "a", 1, 0)
+    assert (await ledger.charge(store, "a", 11, 0)).retry_after_s is None
 
 
-def test_a_refused_charge_cannot_be_refunded() -> None:
+async def test_a_refund_makes_room_again(store: MemoryStore) -> None:
     ledger = Ledger(10)
-    ledger.charge("a", 10, 0)
-    assert not ledger.refund("a", ledger.charge("a", 1, 0))
+    charge = await ledger.charge(store, "a", 10, 0)
+    assert await ledger.refund(store, "a", charge, 0)
+    assert (await ledger.charge(store, "a", 10, 0)).accepted
 
 
-def test_beyond_the_cap_the_account_idle_longest_is_forgotten() -> None:
-    ledger = Ledger(10, max_accounts=2)
-    first = ledger.charge("a", 10, 0)
-    ledger.charge("b", 10, 0)
-    ledger.charge("a", 0, 0)
-    ledger.charge("c", 10, 0)
-    assert (len(ledger), ledger.forgotten) == (2, 1)
-    assert ledger.charge("b", 10, 0).accepted, "it starts afresh"
-    assert not ledger.refund("a", first), "what was forgotten cannot come back"
+async def test_a_refund_of_an_earlier_period_does_not_enlarge_this_one(store: MemoryStore) -> None:
+    ledger = Ledger(10, period_s=60)
+    earlier = await ledger.charge(store, "a", 10, 0)
+    await ledger.charge(store, "a", 10, 60)
+    assert not await ledger.refund(store, "a", earlier, 60)
+    assert not (await ledger.charge(store, "a", 1, 61)).accepted
+
+
+async def test_a_refused_charge_cannot_be_refunded(store: MemoryStore) -> None:
+    ledger = Ledger(10)
+    await ledger.charge(store, "a", 10, 0)
+    assert not await ledger.refund(store, "a", await ledger.charge(store, "a", 1, 0), 0)
+
+
+async def test_a_charge_to_a_forgotten_account_cannot_be_refunded() -> None:
+    ledger, store = Ledger(10), MemoryStore(max_entries=1)
+    first = await ledger.charge(store, "a", 10, 0)
+    await ledger.charge(store, "b", 10, 0)
+    assert (await ledger.charge(store, "a", 10, 0)).accepted, "it starts afresh"
+    assert not await ledger.refund(store, "a", first, 0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -122,6 +123,57 @@ async def test_our_own_denial_does_not_refund_another_call_of_the_request(config
     denied.violation.plugin_name = "guard"
     await plugin.hook_completed(outcome(allowed=False, violation=denied.violation))
     assert not (await spend(plugin, 5, session("s"))).continue_processing
+
+
+async def test_a_budget_in_a_file_survives_a_restart_and_so_does_a_refund(configure: Configure, tmp_path: Path) -> None:
+    settings = {"budget": 20, "store": str(tmp_path / "state.db")}
+    first = TokenBudgetPlugin(configure(**settings))
+    await spend(first, 10, session("s"))
+    await spend(first, 10, session("s", request_id="r2"))
+    await first.hook_completed(outcome(allowed=False, request_id="r2"))
+    await first.shutdown()
+    second = TokenBudgetPlugin(configure(**settings))
+    result = await spend(second, 8, session("s"))
+    await second.shutdown()
+    assert result.metadata == {"guard": {"tokens": 8, "used": 18, "remaining": 2}}
+
+
+@pytest.mark.parametrize(
+    ("policy", "let_through"), [("deny", [False, False]), ("allow", [True, True]), ("local", [True, False])]
+)
+async def test_without_its_store_the_policy_decides(
+    configure: Configure, tmp_path: Path, policy: str, let_through: list[bool]
+) -> None:
+    (tmp_path / "state.db").write_text("no database" * 200)
+    plugin = TokenBudgetPlugin(configure(budget=10, store=str(tmp_path / "state.db"), on_store_error=policy))
+    results = [await spend(plugin, 10, session("s")) for _ in range(2)]
+    await plugin.shutdown()
+    assert [result.continue_processing for result in results] == let_through
+    assert plugin.store_errors == 2
+
+
+@pytest.mark.parametrize("policy", ["deny", "allow"])
+async def test_a_call_without_the_store_does_not_settle_another_of_its_request(
+    configure: Configure, tmp_path: Path, policy: str
+) -> None:
+    path = tmp_path / "state.db"
+    plugin = TokenBudgetPlugin(configure(budget=10, store=str(path), on_store_error=policy))
+    with clock.use_clock(clock.FixedClock(datetime(2024, 5, 20, tzinfo=UTC))) as time:
+        await spend(plugin, 10, session("s"))
+        await plugin.shutdown()
+        good = path.read_bytes()
+        path.write_text("no database" * 200)
+        away = await spend(plugin, 10, session("s"))
+        assert away.continue_processing is (policy == "allow")
+        if away.violation is not None:
+            away.violation.plugin_name = "guard"
+        else:
+            await plugin.hook_completed(outcome(allowed=True))
+        await plugin.hook_completed(outcome(allowed=False, violation=away.violation))
+        path.write_bytes(good)
+        time.advance(1)
+        assert not (await spend(plugin, 10, session("s"))).continue_processing, "the first call stays charged"
+    await plugin.shutdown()
 
 
 async def test_a_named_tokenizer_counts(configure: Configure, context: PluginContext) -> None:

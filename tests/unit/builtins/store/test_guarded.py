@@ -117,6 +117,19 @@ def test_settings_name_what_is_wrong() -> None:
         StoreSettings.model_validate({"on_store_error": "shrug"})
 
 
+def test_no_error_quotes_a_password() -> None:
+    pytest.importorskip("redis", reason="the library `redis` is not installed")
+    with pytest.raises(ValidationError) as raised:
+        StoreSettings(store="mysql://joe:hunter2@db")
+    assert "hunter2" not in str(raised.value)
+    with pytest.raises(ValueError) as unreadable:
+        GuardedStore("guard", StoreSettings(store="redis://:hunter2/x@db"))
+    assert str(unreadable.value) == (
+        "the URL of the store cannot be read; write `redis://user:password@host:port/database`,"
+        " with special characters percent-encoded"
+    )
+
+
 def test_keys_tell_parts_apart_and_show_nothing() -> None:
     keys = [store_key("a", "b"), store_key("ab"), store_key("a", None, "b"), store_key('a", "b'), store_key("a", "")]
     assert len(set(keys)) == len(keys)

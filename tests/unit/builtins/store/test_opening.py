@@ -16,6 +16,7 @@ from cpex.builtins.store.sqlite import SqliteStore
 def test_the_target_tells_the_kind_of_store(tmp_path: Path) -> None:
     assert isinstance(open_store(None), MemoryStore)
     assert isinstance(open_store(str(tmp_path / "state.db")), SqliteStore)
+    pytest.importorskip("redis", reason="the library `redis` is not installed")
     assert isinstance(open_store("rediss://cache.example:6380/1"), RedisStore)
     assert isinstance(open_store("redis+cluster://cache.example"), RedisStore)
 

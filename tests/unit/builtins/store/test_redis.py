@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from redis_servers import RedisServer, running_redis
+from redis_servers import RedisServer, free_port, running_redis
 
 from cpex.builtins.store.port import StoreError
 from cpex.builtins.store.redis import RedisStore
@@ -25,6 +25,18 @@ async def test_a_server_that_is_away_is_an_error_without_credentials_and_comes_b
         server.kill()
         server.start()
         assert (await store.add("a", 1, now_s=0)).value == 1, "the broken connection is replaced within the call"
+        await store.close()
+
+
+async def test_what_must_not_be_done_twice_is_not_sent_twice() -> None:
+    with running_redis() as server:
+        store = RedisStore(server.fresh_url())
+        added = await store.add("a", 1, now_s=0)
+        server.kill()
+        server.start()
+        with pytest.raises(StoreError):
+            await store.subtract("a", 1, generation=added.generation, now_s=0)
+        assert (await store.add("a", 1, now_s=0)).accepted
         await store.close()
 
 
@@ -49,6 +61,13 @@ async def test_keys_carry_a_hash_tag_and_leave_in_time(redis_server: RedisServer
     await store.close()
 
 
+async def test_a_server_is_reached_over_a_unix_socket(tmp_path: Path) -> None:
+    with running_redis("--unixsocket", str(tmp_path / "redis.sock")):
+        store = RedisStore(f"unix://{tmp_path}/redis.sock")
+        assert (await store.add("a", 1, now_s=0)).value == 1
+        await store.close()
+
+
 async def test_a_password_is_used_and_its_absence_is_an_error() -> None:
     with running_redis("--requirepass", "hunter2") as server:
         store = RedisStore(f"redis://:hunter2@127.0.0.1:{server.port}")
@@ -61,7 +80,9 @@ async def test_a_password_is_used_and_its_absence_is_an_error() -> None:
 
 
 async def test_a_cluster_keeps_every_kind_of_state() -> None:
-    with running_redis("--cluster-enabled", "yes", "--databases", "1") as server:
+    # By default the bus takes the port's number and 10,000, which may be no port at all.
+    bus = ["--cluster-port", str(free_port())]
+    with running_redis("--cluster-enabled", "yes", "--databases", "1", *bus) as server:
         server.form_cluster()
         store = RedisStore(f"redis+cluster://127.0.0.1:{server.port}")
         for key in "abc":

@@ -56,6 +56,14 @@ async def test_a_file_that_another_writer_holds_is_an_error_and_blocks_no_other_
     await store.close()
 
 
+async def test_many_may_make_the_file_at_once(tmp_path: Path) -> None:
+    for number in range(10):
+        stores = [SqliteStore(tmp_path / f"{number}.db") for _ in range(8)]
+        counts = await asyncio.gather(*(store.add("a", 1, now_s=0) for store in stores))
+        await asyncio.gather(*(store.close() for store in stores))
+        assert sorted(count.value for count in counts) == list(range(1, 9))
+
+
 async def test_a_file_with_something_else_in_it_is_refused_and_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "theirs.db"
     theirs = sqlite3.connect(path)
