@@ -40,9 +40,9 @@ from cpex.framework.pipeline.call import (
     RESERVED_INTERNAL_METADATA_KEYS,
     ExecutionContext,
     PhaseState,
-    empty_result,
 )
 from cpex.framework.pipeline.executor import Executor
+from cpex.framework.pipeline.trail import Trail, result_of
 from cpex.framework.registry import PluginInstanceRegistry
 from cpex.framework.settings import settings
 
@@ -335,7 +335,7 @@ class _Manager(_ManagerState):
         if plan is None:
             if not self._initialized:
                 self._warn_of_no_guard(hook_type)
-            return empty_result(), dict(local_contexts) if local_contexts else None
+            return result_of(Trail()), dict(local_contexts) if local_contexts else None
         executor = self._executor if self._executor is not None else self._get_executor()
         return await executor.run(plan, payload, global_context, local_contexts, violations_as_exceptions, extensions)
 

@@ -26,7 +26,6 @@ from cpex.framework.memory.table import ContextTable
 from cpex.framework.memory.views import ContextSource, Views, state_changes, views_of
 from cpex.framework.models import _truncate_opt
 from cpex.framework.models.context import GlobalContext, PluginContext
-from cpex.framework.models.lazy import PENDING, set_raw_dict
 from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
 from cpex.framework.models.outcome import HookOutcome
 from cpex.framework.models.record import ControlExecutionRecord
@@ -36,6 +35,7 @@ from cpex.framework.pipeline.disabling import Disabled
 from cpex.framework.pipeline.plan import HookPlan, Step
 from cpex.framework.pipeline.stepping import DeadlineReached
 from cpex.framework.pipeline.tracing import Tracer
+from cpex.framework.pipeline.trail import Trail, result_of
 
 if TYPE_CHECKING:
     # At run time it brings the identity hooks along.
@@ -46,52 +46,6 @@ logger = logging.getLogger("cpex.framework.manager")
 DECISION_PLUGIN_METADATA_KEY = "_decision_plugin"
 RESERVED_INTERNAL_METADATA_KEYS = frozenset({DECISION_PLUGIN_METADATA_KEY})
 HTTP_AUTH_CHECK_PERMISSION_HOOK = "http_auth_check_permission"
-
-TrailEntry = tuple[Step, int] | ControlExecutionRecord
-"""A clean allow in short form (step, nanoseconds), or a full record."""
-
-
-class Trail(list[TrailEntry]):
-    """What happened to each plugin of a call, in order. Fills the records of the result when somebody looks at them."""
-
-    __slots__ = ()
-    FIELDS = tuple(PluginResult.model_fields)
-
-    def records(self) -> list[ControlExecutionRecord]:
-        """The trail in full, in a list of its own; short entries are written out in place, once for everyone."""
-        for index, entry in enumerate(self):
-            if type(entry) is tuple:
-                self[index] = entry[0].record(entry[1])
-        # mypy cannot follow that no tuple is left.
-        return list(self)  # type: ignore[arg-type]
-
-    def fields(self) -> tuple[str, ...]:
-        return self.FIELDS
-
-    def fill(self, name: str) -> Any:
-        return self.records()
-
-    def state(self) -> tuple[set[str], None, None]:
-        return set(self.FIELDS), None, None
-
-
-# The fields of the result of a call in which every plugin simply allowed.
-_NOTHING_HAPPENED: dict[str, Any] = {
-    name: field.get_default(call_default_factory=False)
-    for name, field in PluginResult.model_fields.items()
-    if name != "executions"
-}
-
-
-def empty_result() -> PluginResult[Any]:
-    """The result of a call that concerned no plugin."""
-    values = _NOTHING_HAPPENED.copy()
-    values["metadata"] = {}
-    values["background_tasks"] = []
-    values[PENDING] = Trail()
-    result: PluginResult[Any] = object.__new__(PluginResult)
-    set_raw_dict(result, values)
-    return result
 
 
 class Engine(Protocol):
@@ -506,23 +460,18 @@ class ExecutionContext(PhaseState):
         """The merged result of the call."""
         if self.decider is not None and self.plan.hook == HTTP_AUTH_CHECK_PERMISSION_HOOK:
             self.metadata = {**(self.metadata or {}), DECISION_PLUGIN_METADATA_KEY: self.decider}
-        values = _NOTHING_HAPPENED.copy()
-        values["metadata"] = {} if self.metadata is None else self.metadata
-        values["background_tasks"] = background_tasks
-        values[PENDING] = self.trail
-        if self.eventful:
-            values.update(
-                continue_processing=self.halted_by is None,
-                modified_payload=self.final_change() if self.payload_modified else None,
-                modified_extensions=self.extensions if self.extensions_modified else None,
-                violation=self.violation,
-                denial_metadata=self.denial_metadata,
-                http_headers=self.http_headers,
-                retry_delay_ms=self.retry_delay_ms,
-            )
-        result: PluginResult[Any] = object.__new__(PluginResult)
-        set_raw_dict(result, values)
-        return result
+        if not self.eventful:
+            return result_of(self.trail, self.metadata, background_tasks)
+        changes = {
+            "continue_processing": self.halted_by is None,
+            "modified_payload": self.final_change() if self.payload_modified else None,
+            "modified_extensions": self.extensions if self.extensions_modified else None,
+            "violation": self.violation,
+            "denial_metadata": self.denial_metadata,
+            "http_headers": self.http_headers,
+            "retry_delay_ms": self.retry_delay_ms,
+        }
+        return result_of(self.trail, self.metadata, background_tasks, changes)
 
     def final_change(self) -> Any:
         """The reply if there is one, else the chain's payload."""

@@ -1,0 +1,67 @@
+"""What happened to each plugin of a call, and the result that tells it.
+
+A plain allow is noted in short form; full records are written when somebody looks at them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from cpex.framework.models.lazy import PENDING, set_raw_dict
+from cpex.framework.models.record import ControlExecutionRecord
+from cpex.framework.models.result import PluginResult
+from cpex.framework.pipeline.plan import Step
+
+TrailEntry = tuple[Step, int] | ControlExecutionRecord
+"""A clean allow in short form (step, nanoseconds), or a full record."""
+
+
+class Trail(list[TrailEntry]):
+    """What happened to each plugin of a call, in order. Fills the records of the result when somebody looks at them."""
+
+    __slots__ = ()
+    FIELDS = tuple(PluginResult.model_fields)
+
+    def records(self) -> list[ControlExecutionRecord]:
+        """The trail in full, in a list of its own; short entries are written out in place, once for everyone."""
+        for index, entry in enumerate(self):
+            if type(entry) is tuple:
+                self[index] = entry[0].record(entry[1])
+        # mypy cannot follow that no tuple is left.
+        return list(self)  # type: ignore[arg-type]
+
+    def fields(self) -> tuple[str, ...]:
+        return self.FIELDS
+
+    def fill(self, name: str) -> Any:
+        return self.records()
+
+    def state(self) -> tuple[set[str], None, None]:
+        return set(self.FIELDS), None, None
+
+
+# The fields of the result of a call in which every plugin simply allowed.
+_NOTHING_HAPPENED: dict[str, Any] = {
+    name: field.get_default(call_default_factory=False)
+    for name, field in PluginResult.model_fields.items()
+    if name != "executions"
+}
+
+
+def result_of(
+    trail: Trail,
+    metadata: dict[str, Any] | None = None,
+    background_tasks: list[asyncio.Task[Any]] | None = None,
+    changes: dict[str, Any] | None = None,
+) -> PluginResult[Any]:
+    """The result of a call: everything allowed and unchanged but for `changes`, a dict of the result's fields."""
+    values = _NOTHING_HAPPENED.copy()
+    values["metadata"] = {} if metadata is None else metadata
+    values["background_tasks"] = [] if background_tasks is None else background_tasks
+    values[PENDING] = trail
+    if changes is not None:
+        values.update(changes)
+    result: PluginResult[Any] = object.__new__(PluginResult)
+    set_raw_dict(result, values)
+    return result
