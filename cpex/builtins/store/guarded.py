@@ -10,8 +10,9 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, field_validator
 
+from cpex.builtins.store.failures import StoreFailure, count_store_failure
 from cpex.builtins.store.memory import MemoryStore
-from cpex.builtins.store.opening import check_target, open_store
+from cpex.builtins.store.opening import check_target, open_store, store_kind
 from cpex.builtins.store.port import Store, StoreError
 from cpex.framework import PluginResult, PluginViolation, clock
 
@@ -45,7 +46,8 @@ class StoreSettings(BaseModel, extra="forbid", frozen=True, hide_input_in_errors
 class GuardedStore:
     """The store of one plugin, with its rule for outages.
 
-    An outage is logged when it begins and when it ends; every call that it touched is counted.
+    An outage is logged when it begins and when it ends; every call that it touched is counted, here and for the whole
+    process (`cpex.builtins.store.failures`).
     """
 
     def __init__(self, plugin: str, settings: StoreSettings, *, max_entries: int = 100_000) -> None:
@@ -63,6 +65,7 @@ class GuardedStore:
         self._policy = settings.on_store_error
         self._local = MemoryStore(max_entries=max_entries)
         self._store: Store = self._local if settings.store is None else open_store(settings.store)
+        self._failure = StoreFailure(plugin, store_kind(settings.store), settings.on_store_error)
         self._away_until_s: float | None = None
         self._errors_before = 0
         self.errors = 0
@@ -80,7 +83,7 @@ class GuardedStore:
             The answer, with `local` possibly that of this process; `None` when the store is away and policy decides.
         """
         if self._away_until_s is not None and clock.monotonic() < self._away_until_s:
-            self.errors += 1
+            self._count()
         else:
             try:
                 answer = await operation(self._store)
@@ -115,8 +118,12 @@ class GuardedStore:
             logger.warning(
                 "plugin `%s`: %s; until it does, `on_store_error: %s` holds", self._plugin, error, self._policy
             )
-        self.errors += 1
+        self._count()
         self._away_until_s = clock.monotonic() + _PAUSE_S
+
+    def _count(self) -> None:
+        self.errors += 1
+        count_store_failure(self._failure)
 
     def _note_success(self) -> None:
         if self._away_until_s is not None:

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from cpex.builtins.store.memory import MemoryStore
 from cpex.builtins.store.port import Store
 
-__all__ = ["check_target", "open_store"]
+__all__ = ["check_target", "open_store", "store_kind"]
 
 _REDIS = ("redis", "rediss", "unix", "redis+cluster", "rediss+cluster")
 
@@ -24,6 +24,16 @@ def check_target(target: str) -> str:
         known = ", ".join(f"{scheme}://" for scheme in _REDIS)
         raise ValueError(f"no store is of the kind `{target.partition(':')[0]}`; give a path, or one of {known}")
     return target
+
+
+def store_kind(target: str | None) -> str:
+    """What kind of store a configuration names: `memory`, `sqlite`, `redis` or `redis-cluster`."""
+    if target is None:
+        return "memory"
+    scheme, separator, _ = target.partition("://")
+    if not separator:
+        return "sqlite"
+    return "redis-cluster" if scheme.endswith("+cluster") else "redis"
 
 
 def open_store(target: str | None, *, max_entries: int = 100_000) -> Store:
