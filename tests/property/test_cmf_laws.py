@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from cpex.framework.cmf.jsontext import json_ready, json_text
+from cpex.framework.cmf.leaves import TextLeaf
 from cpex.framework.cmf.message import (
     ContentPart,
     DocumentContentPart,
@@ -33,6 +34,7 @@ from cpex.framework.cmf.message import (
     ToolResult,
     ToolResultContentPart,
 )
+from cpex.framework.cmf.rewrite import rewrite_text
 from cpex.framework.cmf.text import iter_text
 from cpex.framework.cmf.uri import UriPattern, normal_uri, resource_pattern
 from cpex.framework.memory.copying import copy_tree, graft
@@ -129,6 +131,31 @@ def test_there_is_one_view_for_each_part_in_order(message: Message) -> None:
     for view in views:
         assert view.is_pre is not view.is_post
         assert [view.is_tool, view.is_prompt, view.is_resource, view.is_text, view.is_media].count(True) == 1
+
+
+def is_text(leaf: TextLeaf) -> bool:
+    return isinstance(leaf.value, str | bytes)
+
+
+@given(messages)
+def test_rewriting_shows_the_texts_that_iterating_shows(message: Message) -> None:
+    shown = []
+
+    def look(leaf: TextLeaf) -> str:
+        shown.append(leaf)
+        return leaf.text
+
+    assert rewrite_text(message, look, names=True) is message
+    assert sorted(filter(is_text, shown)) == sorted(filter(is_text, iter_text(message)))
+
+
+@given(messages)
+def test_rewriting_every_text_leaves_no_old_one_and_does_not_touch_the_message(message: Message) -> None:
+    before = message.model_dump()
+    changed = rewrite_text(message, lambda leaf: "<new>", names=True)
+    assert message.model_dump() == before
+    assert {leaf.text.partition("#")[0] for leaf in iter_text(changed) if is_text(leaf)} <= {"<new>"}
+    assert Message.model_validate(changed.model_dump()) == changed
 
 
 @given(messages, st.data())

@@ -87,7 +87,7 @@ def test_a_view_gives_the_texts_of_its_part_with_paths_from_the_message() -> Non
     result = PromptResult(prompt_request_id="p", prompt_name="greet", messages=[nested])
     message = Message(role=Role.TOOL, content=[PromptResultContentPart(content=result)])
     *_, last = message.iter_views(recursive=True)
-    assert list(last.iter_text()) == [("content[0].content.messages[0].content[1].text", "b")]
+    assert [leaf[:2] for leaf in last.iter_text()] == [("content[0].content.messages[0].content[1].text", "b")]
 
 
 @pytest.mark.parametrize(
@@ -168,6 +168,16 @@ def test_containers_are_entered_once_at_any_depth() -> None:
     for _ in range(10_000):
         deep = [deep]
     assert [leaf.text for leaf in iter_text(deep)] == ["bottom"]
+
+
+def test_a_text_tells_its_key_its_value_and_whether_it_names_something() -> None:
+    call = ToolCall(tool_call_id="c", name="get", arguments={"cards": [4111]})
+    found = {leaf.path.removeprefix("content."): leaf[2:] for leaf in iter_text(ToolCallContentPart(content=call))}
+    assert found == {
+        "name": ("get", "name", True),
+        "arguments[key]": ("cards", "", False),
+        "arguments.cards[0]": (4111, "cards", False),
+    }
 
 
 def test_long_keys_are_cut_in_paths_but_not_in_texts() -> None:
