@@ -1,37 +1,38 @@
-"""What the engine's tests share: plugins made of functions, managers made of plugins, a provider that keeps spans."""
+"""What the engine's tests share beside `cpex.testing`: managers of ready plugins, and calls of them in one line."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 from cpex.framework.base import Plugin
 from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
 from cpex.framework.hooks.tools import ToolPreInvokePayload
 from cpex.framework.manager import TenantPluginManager
-from cpex.framework.models.config import Config, PluginConfig
+from cpex.framework.models.config import Config
 from cpex.framework.models.context import GlobalContext, PluginContextTable
-from cpex.framework.models.record import ControlExecutionRecord
-from cpex.framework.models.result import PluginResult, PluginViolation
+from cpex.framework.models.result import PluginResult
+from cpex.testing import FunctionPlugin, SpanLog, allow, denial, deny, never, record_of
+from cpex.testing import plugin_of as plugin
+from cpex.testing.fakes import Handler
+
+__all__ = [
+    "FunctionPlugin",
+    "Handler",
+    "SpanLog",
+    "allow",
+    "call",
+    "denial",
+    "deny",
+    "manager_of",
+    "never",
+    "other_tasks",
+    "plugin",
+    "record_of",
+    "tool_payload",
+]
 
 TOOL = "tool_pre_invoke"
-Handler = Callable[..., Awaitable[Any]]
-
-
-class FunctionPlugin(Plugin):
-    """A plugin whose handler for every hook of its configuration is one function."""
-
-    def __init__(self, config: PluginConfig, handler: Handler) -> None:
-        super().__init__(config)
-        for hook in config.hooks:
-            setattr(self, hook, handler)
-
-
-def plugin(handler: Handler, name: str = "p", hooks: Iterable[str] = (TOOL,), **config: Any) -> FunctionPlugin:
-    """A plugin around one handler; everything else as `PluginConfig` has it."""
-    return FunctionPlugin(PluginConfig(name=name, kind="test.Plugin", hooks=list(hooks), **config), handler)
 
 
 def manager_of(
@@ -65,66 +66,6 @@ def tool_payload(**args: Any) -> ToolPreInvokePayload:
     return ToolPreInvokePayload(name="t", args=args or {"x": {"y": 1}})
 
 
-def denial(code: str = "NO", **result: Any) -> PluginResult[Any]:
-    """An answer that denies."""
-    violation = PluginViolation(reason="because", description="it is so", code=code)
-    return PluginResult(continue_processing=False, violation=violation, **result)
-
-
-def record_of(records: Iterable[ControlExecutionRecord], name: str = "p") -> ControlExecutionRecord:
-    """The one record of a plugin."""
-    (record,) = [each for each in records if each.plugin_name == name]
-    return record
-
-
 def other_tasks() -> set[asyncio.Task[Any]]:
     """Every task of the running loop but the caller's."""
     return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
-
-
-async def allow(payload: Any, context: Any) -> PluginResult[Any]:
-    """A handler that has nothing to say."""
-    return PluginResult()
-
-
-async def deny(payload: Any, context: Any) -> PluginResult[Any]:
-    """A handler that always denies."""
-    return denial()
-
-
-async def never(payload: Any, context: Any) -> PluginResult[Any]:
-    """A handler that waits for what never comes."""
-    await asyncio.Event().wait()
-    raise AssertionError("the event is never set")
-
-
-@dataclass
-class SpanLog:
-    """An observability provider that keeps what it is told."""
-
-    started: list[dict[str, Any]] = field(default_factory=list)
-    ended: list[dict[str, Any]] = field(default_factory=list)
-
-    def start_span(self, **span: Any) -> str:
-        """Keep a span under its number."""
-        self.started.append(span)
-        return str(len(self.started) - 1)
-
-    def end_span(self, **end: Any) -> None:
-        """Keep its end."""
-        self.ended.append(end)
-
-    def open(self) -> list[str]:
-        """Names of spans that were not closed exactly once."""
-        closed = [end["span_id"] for end in self.ended]
-        return [span["name"] for number, span in enumerate(self.started) if closed.count(str(number)) != 1]
-
-    def end_of(self, name: str, trace_id: str | None = None) -> dict[str, Any]:
-        """How the one span of that name (in that trace) ended."""
-        (number,) = [
-            str(number)
-            for number, span in enumerate(self.started)
-            if span["name"] == name and trace_id in (None, span["trace_id"])
-        ]
-        (end,) = [end for end in self.ended if end["span_id"] == number]
-        return end

@@ -1,77 +1,66 @@
-"""The security and privacy plugins in a real manager, as a host meets them."""
+"""The security and privacy plugins in a real pipeline, as a host meets them."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from cpex.builtins.privacy.pii_redaction import PIIRedactionPlugin
+from cpex.builtins.security.content_policy import ContentPolicyPlugin
 from cpex.builtins.security.token_budget import TokenBudgetPlugin
-from cpex.framework import (
-    AgentPreInvokePayload,
-    GlobalContext,
-    PluginConfig,
-    PluginContext,
-    PromptPosthookPayload,
-    TenantPluginManager,
-    ToolPreInvokePayload,
+from cpex.builtins.security.tool_allow_list import ToolAllowListPlugin
+from cpex.framework import PluginContext
+from cpex.testing import (
+    PluginHarness,
+    assert_changed,
+    assert_denied,
+    assert_unchanged,
+    configured,
+    make_context,
+    make_payload,
 )
-from cpex.framework.models import Config
 
-KINDS = {
-    "budget": "cpex.builtins.security.token_budget.TokenBudgetPlugin",
-    "policy": "cpex.builtins.security.content_policy.ContentPolicyPlugin",
-    "redactor": "cpex.builtins.privacy.pii_redaction.PIIRedactionPlugin",
-    "tools": "cpex.builtins.security.tool_allow_list.ToolAllowListPlugin",
+CLASSES = {
+    "budget": TokenBudgetPlugin,
+    "policy": ContentPolicyPlugin,
+    "redactor": PIIRedactionPlugin,
+    "tools": ToolAllowListPlugin,
 }
 
 
-def guards(*names: str, mode: str = "sequential", hook: str = "tool_pre_invoke", **config: Any) -> TenantPluginManager:
-    """A manager of these plugins in this order; the configuration goes to the first."""
-    plugins = [
-        PluginConfig(
-            name=name, kind=KINDS[name], hooks=[hook], mode=mode, priority=number, config=config if number == 0 else {}
-        )
+def guards(*names: str, mode: str = "sequential", hook: str = "tool_pre_invoke", **config: Any) -> PluginHarness:
+    """These plugins in this order; the settings are the first one's."""
+    parts = [
+        configured(CLASSES[name], config if number == 0 else {}, name=name, hooks=[hook], mode=mode, priority=number)
         for number, name in enumerate(names)
     ]
-    return TenantPluginManager(Config(plugins=plugins))
-
-
-def call(text: str) -> ToolPreInvokePayload:
-    return ToolPreInvokePayload(name="t", args={"q": text})
+    return PluginHarness(*parts)
 
 
 async def test_what_the_policy_denies_is_refunded_to_the_budget() -> None:
-    manager = guards("budget", "policy", budget=10)
-    await manager.initialize()
-    result, _ = await manager.invoke_hook("tool_pre_invoke", call("rm -rf / " * 3), GlobalContext(request_id="r1"))
-    assert result.violation is not None
-    assert (result.violation.plugin_name, result.metadata["budget"]["used"]) == ("policy", 9)
-    budget = manager.get_plugin("budget")
-    await manager.shutdown()
-    # Shutting down has drained the outcomes; the plugin itself tells what is left.
-    assert isinstance(budget, TokenBudgetPlugin)
-    context = PluginContext(global_context=GlobalContext(request_id="r2"))
-    again = await budget.tool_pre_invoke(call("x" * 10), context)
-    assert again.metadata == {"budget": {"tokens": 5, "used": 5, "remaining": 5}}
+    async with guards("budget", "policy", budget=10) as harness:
+        result = await harness.call("tool_pre_invoke", name="t", args={"q": "rm -rf / " * 3})
+        assert_denied(result, by="policy")
+        assert result.metadata is not None
+        assert result.metadata["budget"]["used"] == 9
+        await harness.settle()
+        # The plugin itself tells what is left.
+        context = PluginContext(global_context=make_context())
+        again = await harness.plugin.tool_pre_invoke(make_payload("tool_pre_invoke", args={"q": "x" * 10}), context)
+        assert again.metadata == {"budget": {"tokens": 5, "used": 5, "remaining": 5}}
 
 
 async def test_a_later_plugin_sees_redacted_text_and_the_host_keeps_its_own() -> None:
-    manager = guards("redactor", "policy")
-    await manager.initialize()
-    payload = call("joe@example.com")
-    result, _ = await manager.invoke_hook("tool_pre_invoke", payload, GlobalContext(request_id="r1"))
-    await manager.shutdown()
-    assert result.modified_payload is not None
-    assert result.modified_payload.args == {"q": "[EMAIL-REDACTED]"}
+    payload = make_payload("tool_pre_invoke", args={"q": "joe@example.com"})
+    async with guards("redactor", "policy") as harness:
+        assert_changed(await harness.call("tool_pre_invoke", payload), args={"q": "[EMAIL-REDACTED]"})
     assert payload.args == {"q": "joe@example.com"}
 
 
 async def test_in_audit_mode_nothing_is_denied_or_changed_but_recorded() -> None:
-    manager = guards("redactor", "policy", mode="audit")
-    await manager.initialize()
-    payload = call("rm -rf / joe@example.com")
-    result, _ = await manager.invoke_hook("tool_pre_invoke", payload, GlobalContext(request_id="r1"))
-    await manager.shutdown()
-    assert (result.continue_processing, result.modified_payload) == (True, None)
+    async with guards("redactor", "policy", mode="audit") as harness:
+        result = await harness.call("tool_pre_invoke", args={"q": "rm -rf / joe@example.com"})
+    assert_unchanged(result)
+    assert result.metadata is not None
     assert result.metadata["redactor"] == {"pii": {"email": 1}}
     assert [(record.plugin_name, record.requested_allow) for record in result.executions] == [
         ("redactor", True),
@@ -80,22 +69,14 @@ async def test_in_audit_mode_nothing_is_denied_or_changed_but_recorded() -> None
 
 
 async def test_a_redacted_prompt_is_still_read_by_attribute() -> None:
-    manager = guards("redactor", hook="prompt_post_fetch")
-    await manager.initialize()
     prompt = {"messages": [{"role": "user", "content": {"type": "text", "text": "I am joe@example.com"}}]}
-    payload = PromptPosthookPayload(prompt_id="p", result=prompt)
-    result, _ = await manager.invoke_hook("prompt_post_fetch", payload, GlobalContext(request_id="r1"))
-    await manager.shutdown()
-    assert result.modified_payload is not None
-    assert result.modified_payload.result.messages[0].content.text == "I am [EMAIL-REDACTED]"
+    payload = make_payload("prompt_post_fetch", result=prompt)
+    async with guards("redactor", hook="prompt_post_fetch") as harness:
+        changed = assert_changed(await harness.call("prompt_post_fetch", payload))
+    assert changed.result.messages[0].content.text == "I am [EMAIL-REDACTED]"
     assert payload.result.messages[0].content.text == "I am joe@example.com"
 
 
 async def test_an_agent_is_given_only_allowed_tools() -> None:
-    manager = guards("tools", hook="agent_pre_invoke", allowed_tools=["a"])
-    await manager.initialize()
-    payload = AgentPreInvokePayload(agent_id="x", messages=[], tools=["a", "b"])
-    result, _ = await manager.invoke_hook("agent_pre_invoke", payload, GlobalContext(request_id="r1"))
-    await manager.shutdown()
-    assert result.modified_payload is not None
-    assert result.modified_payload.tools == ["a"]
+    async with guards("tools", hook="agent_pre_invoke", allowed_tools=["a"]) as harness:
+        assert_changed(await harness.call("agent_pre_invoke", tools=["a", "b"]), tools=["a"])
