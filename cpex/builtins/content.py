@@ -5,8 +5,9 @@ One table serves every built-in plugin that reads content, so that they agree on
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from cpex.framework import (
     AgentPostInvokePayload,
@@ -20,7 +21,20 @@ from cpex.framework import (
     ToolPreInvokePayload,
 )
 
-__all__ = ["AFTER_HOOKS", "BEFORE_HOOKS", "CONTENT_HOOKS", "HookContent", "content_of"]
+if TYPE_CHECKING:
+    # At run time messages are loaded by those who send some.
+    from cpex.framework.hooks.message import MessagePayload
+
+__all__ = [
+    "AFTER_HOOKS",
+    "BEFORE_HOOKS",
+    "CONTENT_HOOKS",
+    "GUARDED_HOOKS",
+    "MESSAGE_HOOKS",
+    "HookContent",
+    "content_of",
+    "is_message_payload",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +66,18 @@ CONTENT_HOOKS = tuple(content.hook for content in _CONTENT.values())
 """Hooks whose payloads carry content, in the order in which an agent meets them."""
 BEFORE_HOOKS = tuple(hook for hook in CONTENT_HOOKS if "_pre_" in hook)
 AFTER_HOOKS = tuple(hook for hook in CONTENT_HOOKS if "_post_" in hook)
+MESSAGE_HOOKS = (
+    "evaluate",
+    *("cmf.llm_input", "cmf.llm_output"),
+    *("cmf.tool_pre_invoke", "cmf.tool_post_invoke"),
+    *("cmf.prompt_pre_fetch", "cmf.prompt_post_fetch"),
+    *("cmf.resource_pre_fetch", "cmf.resource_post_fetch"),
+)
+"""Hooks whose payload is a message in the common format."""
+GUARDED_HOOKS = CONTENT_HOOKS + MESSAGE_HOOKS
+"""Every hook that a plugin about content handles."""
+
+_MESSAGE = HookContent("evaluate", ("message",))
 
 
 def content_of(payload: PluginPayload) -> HookContent:
@@ -63,4 +89,13 @@ def content_of(payload: PluginPayload) -> HookContent:
     for cls in type(payload).__mro__:
         if (content := _CONTENT.get(cls)) is not None:
             return content
+    if is_message_payload(payload):
+        return _MESSAGE
     raise TypeError(f"payload of class `{type(payload).__name__}` carries no content that is known here")
+
+
+def is_message_payload(payload: Any) -> TypeGuard[MessagePayload]:
+    """Whether a payload is a message in the common format."""
+    # Before its module is loaded there can be no object of the class, and nobody pays for loading it.
+    module = sys.modules.get("cpex.framework.hooks.message")
+    return module is not None and isinstance(payload, module.MessagePayload)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from cpex.framework import PluginContext
 
-__all__ = ["SessionKey", "session_key"]
+__all__ = ["SessionKey", "session_key", "user_id"]
 
 _USER_FIELDS = ("email", "id", "user_id", "name")
 
@@ -32,12 +32,13 @@ def session_key(context: PluginContext, extensions: Any = None) -> SessionKey:
     agent = getattr(extensions, "agent", None)
     if session := getattr(agent, "session_id", None) or shared.metadata.get("session_id"):
         return SessionKey("session", str(session), tenant)
-    if user := _user_id(context):
+    if user := user_id(context):
         return SessionKey("user", user, tenant)
     return SessionKey("shared", tenant_id=tenant)
 
 
-def _user_id(context: PluginContext) -> str:
+def user_id(context: PluginContext) -> str:
+    """The user of a call, as the host tells it; empty when it tells none."""
     shared = context.global_context
     if shared.user_context is not None:
         return shared.user_context.user_id

@@ -38,10 +38,14 @@ class Leaf(NamedTuple):
     text: str
     trail: Trail
     is_key: bool = False
+    place: str = ""
+    """Where it stands, for whoever knows it without a trail."""
 
     @property
     def path(self) -> str:
         """Where it stands, as `args.query` or `result[0]['odd key']`; a key is shown by its dict: `args[key]`."""
+        if self.place:
+            return self.place
         steps: list[str] = ["[key]"] if self.is_key else []
         trail = self.trail
         while trail is not None:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from cpex.builtins.content import content_of
-from cpex.builtins.session import _user_id
+from cpex.builtins.session import user_id
 from cpex.builtins.store.guarded import GuardedStore, StoreSettings, store_key
 from cpex.builtins.store.port import Rate, Taken
 from cpex.framework import Plugin, PluginConfig, PluginContext, PluginPayload, PluginResult, PluginViolation, clock
@@ -103,7 +103,7 @@ class RateLimitPlugin(Plugin):
 
     def _key(self, payload: PluginPayload, context: PluginContext) -> str:
         scope, shared = self._scope, context.global_context
-        user = _user_id(context) if "user" in scope else None
+        user = user_id(context) if "user" in scope else None
         tenant = shared.tenant_id if scope & {"user", "tenant"} else None
         target = _target(payload) if "tool" in scope else None
         return store_key("rate_limit", self.name, self._settings.scope, tenant, user, target)
