@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from cpex.builtins.security.limit_headers import limit_headers
 from cpex.builtins.security.rate_limit import RateLimitPlugin
+from cpex.builtins.store.port import Taken
 from cpex.framework import (
     AgentPreInvokePayload,
     GlobalContext,
@@ -22,6 +24,8 @@ from cpex.framework import (
     ToolPreInvokePayload,
     clock,
 )
+from cpex.framework.cmf.message import Message, Role, ToolCall, ToolCallContentPart
+from cpex.framework.hooks.message import MessagePayload
 from cpex.framework.models import Config
 
 Configure = Callable[..., PluginConfig]
@@ -63,6 +67,8 @@ async def test_a_denial_tells_http_clients_when_to_come_back(configure: Configur
     first = await call(plugin)
     assert first.metadata == {"guard": {"remaining": 1}}
     assert first.http_headers == {
+        "RateLimit-Policy": '"guard";q=6;w=60',
+        "RateLimit": '"guard";r=1;t=10',
         "X-RateLimit-Limit": "6",
         "X-RateLimit-Remaining": "1",
         "X-RateLimit-Reset": str(NOON_S + 10),
@@ -78,6 +84,8 @@ async def test_a_denial_tells_http_clients_when_to_come_back(configure: Configur
         http_status_code=429,
         http_headers={
             "Retry-After": "9",
+            "RateLimit-Policy": '"guard";q=6;w=60',
+            "RateLimit": '"guard";r=0;t=19',
             "X-RateLimit-Limit": "6",
             "X-RateLimit-Remaining": "0",
             "X-RateLimit-Reset": str(NOON_S + 20),
@@ -124,6 +132,57 @@ async def test_a_tool_and_a_prompt_of_one_name_are_apart(configure: Configure) -
         await plugin.prompt_pre_fetch(PromptPrehookPayload(prompt_id="x"), context),
     ]
     assert [answer.continue_processing for answer in answers] == [True, True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("style", "names"),
+    [
+        ("all", {"RateLimit", "RateLimit-Policy", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}),
+        ("standard", {"RateLimit", "RateLimit-Policy"}),
+        ("legacy", {"X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"}),
+        ("none", set()),
+    ],
+)
+async def test_headers_come_in_the_style_that_was_asked_for(configure: Configure, style: str, names: set[str]) -> None:
+    plugin = RateLimitPlugin(configure(burst_size=1, headers=style))
+    allowed_call, denied_call = await call(plugin), await call(plugin)
+    assert set(allowed_call.http_headers or {}) == names
+    assert denied_call.violation is not None
+    assert set(denied_call.violation.http_headers or {}) == names | {"Retry-After"}
+
+
+def test_a_name_cannot_end_a_header_line() -> None:
+    headers = limit_headers("standard", 'a"b\\c\r\nSet-Cookie: x\u00e9', 6, Taken(True, 1, full_after_s=0.5), 0)
+    assert headers["RateLimit"] == '"a\\"b\\\\c??Set-Cookie: x?";r=1;t=1'
+
+
+def calling(*tools: str) -> MessagePayload:
+    calls = [ToolCallContentPart(content=ToolCall(tool_call_id=tool, name=tool)) for tool in tools]
+    return MessagePayload(message=Message(role=Role.ASSISTANT, content=calls))
+
+
+async def test_a_message_takes_from_the_bucket_of_every_tool_that_it_calls(configure: Configure) -> None:
+    plugin = RateLimitPlugin(configure(burst_size=2, scope="tool"))
+    hook = getattr(plugin, "cmf.tool_pre_invoke")
+    first = await hook(calling("a", "b", "a"), of())
+    assert first.metadata == {"guard": {"remaining": 0}}
+    assert [(await hook(calling(tool), of())).continue_processing for tool in ("a", "b", "b")] == [False, True, False]
+    # The typed hook of the same tool is under the same limit.
+    assert await allowed(plugin, of(), tool="b") == [False]
+
+
+async def test_a_message_that_no_bucket_can_hold_is_told_so(configure: Configure) -> None:
+    plugin = RateLimitPlugin(configure(burst_size=2, scope="tool", headers="none"))
+    denied = await getattr(plugin, "cmf.tool_pre_invoke")(calling("a", "a", "a"), of())
+    assert denied.violation is not None
+    assert denied.violation.description == "Too many calls; no waiting helps, ask for fewer."
+    assert denied.violation.http_headers is None
+    assert await allowed(plugin, of(), tool="a") == [True]
+
+
+async def test_a_message_that_names_nothing_is_one_call(configure: Configure) -> None:
+    plugin = RateLimitPlugin(configure(burst_size=1, scope="user"))
+    assert [(await plugin.evaluate(calling(), of("ann"))).continue_processing for _ in range(2)] == [True, False]
 
 
 async def test_a_limit_in_a_file_is_shared_and_survives_a_restart(configure: Configure, tmp_path: Path) -> None:
@@ -179,7 +238,7 @@ async def test_in_a_pipeline_the_denial_reaches_the_host_with_its_headers() -> N
         ({"requests_per_minute": "not_a_number"}, "requests_per_minute"),
         ({"requests_per_minute": 0}, "requests_per_minute"),
         ({"burst_size": 0}, "burst_size"),
-        ({"scope": "planet"}, r"unknown scopes \['planet'\]; known: user, tenant, tool, global"),
+        ({"scope": "planet"}, r"unknown scopes \['planet'\]; known: session, user, tenant, tool, server, global"),
         ({"scope": "user+global"}, "`global` is one limit for everybody"),
         ({"scope": 5}, "scope"),
         ({"scope": []}, "unknown scopes"),
