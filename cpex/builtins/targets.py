@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from cpex.builtins.content import is_message_payload
+from cpex.builtins.content import content_of, is_message_payload
 from cpex.framework import PluginPayload
 
-__all__ = ["Target", "TargetKind", "targets_of"]
+__all__ = ["Share", "Target", "TargetKind", "shares_of", "targets_of"]
 
 TargetKind = Literal["tool", "prompt", "resource", "agent"]
 
@@ -72,3 +72,23 @@ def _of_message(message: Any) -> Iterator[Target]:
             answer=part if answer else None,
             place=view.path,
         )
+
+
+class Share(NamedTuple):
+    """A piece of what a call carries."""
+
+    target: Target | None
+    """What it goes to or comes from; `None` for what is only said."""
+    value: Any
+
+
+def shares_of(hook: str, payload: PluginPayload) -> Iterator[Share]:
+    """The content of a call in pieces, none of it twice: the fields of a payload, or the parts of a message."""
+    if not is_message_payload(payload):
+        target = next(targets_of(hook, payload), None)
+        yield from (Share(target, value) for value in content_of(payload).values(payload).values())
+        return
+    targets = {target.place: target for target in targets_of(hook, payload)}
+    for view in payload.message.iter_views():
+        part: Any = view.raw
+        yield Share(targets.get(view.path), part.text if view.is_text else part.content)

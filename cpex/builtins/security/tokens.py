@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Sized
 from typing import Any
 
@@ -37,16 +37,16 @@ def estimate_tokens(text: str) -> int:
 
 
 def load_tokenizer(path: str) -> Callable[[str], int]:
-    """The tokenizer at `package.module:attribute`: a callable from text to a number, or to a collection of tokens.
+    """The tokenizer at `package.module:attribute` or `package.module.attribute`.
+
+    That is a callable from text to a number, or to a collection of tokens. The function made of it raises `ValueError`
+    when it gives less than nothing: a budget must not grow by being spent.
 
     Raises:
         ValueError: There is no such module or attribute, or it cannot be called.
     """
-    module_name, _, attribute = path.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
-        for name in attribute.split("."):
-            found = getattr(found, name)
+        found: Any = pkgutil.resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"tokenizer `{path}` cannot be loaded ({error}); write it as `package.module:callable`"
@@ -58,6 +58,9 @@ def load_tokenizer(path: str) -> Callable[[str], int]:
 
     def count(text: str) -> int:
         tokens = found(text)
-        return len(tokens) if isinstance(tokens, Sized) else int(tokens)
+        number = len(tokens) if isinstance(tokens, Sized) else int(tokens)
+        if number < 0:
+            raise ValueError(f"tokenizer `{path}` counted {number} tokens; it must give zero or more")
+        return number
 
     return count

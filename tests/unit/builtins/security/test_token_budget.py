@@ -21,7 +21,9 @@ from cpex.framework import (
     ToolPreInvokePayload,
     clock,
 )
+from cpex.framework.cmf.message import Message, Role, TextContent, ToolCall, ToolCallContentPart
 from cpex.framework.extensions import AgentExtension, Extensions
+from cpex.framework.hooks.message import MessagePayload
 
 Configure = Callable[..., PluginConfig]
 
@@ -176,6 +178,79 @@ async def test_a_call_without_the_store_does_not_settle_another_of_its_request(
     await plugin.shutdown()
 
 
+def asked_by(user: str, tenant: str = "acme", request_id: str = "r1") -> PluginContext:
+    shared = GlobalContext(request_id=request_id, user=user, tenant_id=tenant, metadata={"session_id": f"of {user}"})
+    return PluginContext(global_context=shared)
+
+
+async def test_a_call_must_fit_every_budget_and_the_one_that_refuses_is_named(configure: Configure) -> None:
+    budgets = [{"scope": "user", "tokens": 10, "period": "day"}, {"scope": "tenant", "tokens": 15}]
+    plugin = TokenBudgetPlugin(configure(budgets=budgets))
+    with clock.use_clock(clock.FixedClock(datetime(2024, 5, 20, 18, tzinfo=UTC))):
+        first = await spend(plugin, 8, asked_by("ann"))
+        by_user = await spend(plugin, 8, asked_by("ann"))
+        by_tenant = await spend(plugin, 8, asked_by("bob"))
+        other_tenant = await spend(plugin, 8, asked_by("bob", "umbrella"))
+    assert first.metadata == {"guard": {"tokens": 8, "used": 8, "remaining": 2, "budget": "user/day"}}
+    assert by_user.violation is not None
+    assert by_user.violation.details == {"used": 8, "budget": 10, "requested": 8, "key": "user", "name": "user/day"}
+    assert by_user.violation.http_headers == {"Retry-After": "21600"}, "at midnight"
+    assert by_tenant.violation is not None
+    assert by_tenant.violation.details == {"used": 8, "budget": 15, "requested": 8, "key": "tenant", "name": "tenant"}
+    assert by_tenant.violation.http_headers is None
+    assert other_tenant.continue_processing
+
+
+async def test_what_one_budget_refuses_is_charged_to_none(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=10, budgets=[{"scope": "tenant", "tokens": 4}]))
+    assert not (await spend(plugin, 6, asked_by("ann"))).continue_processing
+    only_session = await spend(plugin, 4, asked_by("ann"))
+    assert only_session.metadata == {"guard": {"tokens": 4, "used": 4, "remaining": 0, "budget": "tenant"}}
+
+
+async def test_a_refund_goes_to_every_budget(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=10, budgets=[{"scope": "tenant", "tokens": 10}]))
+    await spend(plugin, 10, asked_by("ann"))
+    await plugin.hook_completed(outcome(allowed=False))
+    assert (await spend(plugin, 10, asked_by("ann"))).continue_processing
+
+
+async def test_a_refund_after_midnight_does_not_enlarge_the_new_day(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budgets=[{"scope": "user", "tokens": 10, "period": "day"}]))
+    with clock.use_clock(clock.FixedClock(datetime(2024, 5, 20, 23, 59, 59, tzinfo=UTC))) as time:
+        await spend(plugin, 10, asked_by("ann"))
+        time.advance(2)
+        await spend(plugin, 10, asked_by("ann", request_id="r2"))
+        await plugin.hook_completed(outcome(allowed=False))
+        assert not (await spend(plugin, 3, asked_by("ann", request_id="r3"))).continue_processing
+
+
+async def test_each_tool_that_a_message_calls_pays_for_its_own_arguments(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budgets=[{"scope": "tool", "tokens": 100}], tokenizer="builtins:str.split"))
+    calls = [ToolCallContentPart(content=ToolCall(tool_call_id=n, name=n, arguments={"q": "a b"})) for n in "xyx"]
+    message = Message(role=Role.ASSISTANT, content=[TextContent(text="one two three four five six"), *calls])
+    hook = getattr(plugin, "cmf.tool_pre_invoke")
+    first = await hook(MessagePayload(message=message), session("s"))
+    again = await plugin.tool_pre_invoke(ToolPreInvokePayload(name="y", args={"q": "c"}), session("s"))
+    # The JSON of one call is two words; the tool `x` is called twice.
+    assert first.metadata == {"guard": {"tokens": 4, "used": 4, "remaining": 96}}
+    assert again.metadata == {"guard": {"tokens": 1, "used": 3, "remaining": 97}}
+
+
+async def test_a_message_costs_a_conversation_what_it_says(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=10, tokenizer="builtins:str.split"))
+    message = Message(role=Role.USER, content=[TextContent(text="one two"), TextContent(text="three")])
+    result = await plugin.evaluate(MessagePayload(message=message), session("s"))
+    assert result.metadata == {"guard": {"tokens": 3, "used": 3, "remaining": 7}}
+
+
+async def test_what_falls_under_no_budget_passes_and_settles_nothing(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budgets=[{"scope": "tool", "tokens": 1}]))
+    payload = MessagePayload(message=Message(role=Role.USER, content=[TextContent(text="a long text about nothing")]))
+    result = await plugin.evaluate(payload, session("s"))
+    assert (result.continue_processing, result.metadata) == (True, {})
+
+
 async def test_a_named_tokenizer_counts(configure: Configure, context: PluginContext) -> None:
     plugin = TokenBudgetPlugin(configure(budget=1000, tokenizer="builtins:str.split"))
     result = await plugin.tool_post_invoke(ToolPostInvokePayload(name="t", result="one two  three"), context)
@@ -188,12 +263,23 @@ async def test_forgetting_sessions_is_warned_about_once(configure: Configure, ca
         for name in "abc":
             await spend(plugin, 5, session(name))
     assert [record.getMessage() for record in caplog.records] == [
-        "plugin `guard` holds more than 1 conversations and forgets those idle longest, with what they spent;"
+        "plugin `guard` holds more than 1 budgets and forgets those idle longest, with what was spent;"
         " raise `max_sessions`"
     ]
 
 
-@pytest.mark.parametrize("settings", [{"budget": 0}, {"period_s": 0}, {"period_s": float("inf")}, {"bugdet": 5}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"budget": 0},
+        {"period_s": 0},
+        {"period_s": float("inf")},
+        {"bugdet": 5},
+        {"budgets": [{"tokens": 5, "scope": "planet"}]},
+        {"budgets": [{"tokens": 5, "period": "day", "period_s": 5}]},
+        {"budgets": [{"scope": "user"}]},
+    ],
+)
 def test_settings_that_make_no_sense_stop_the_start(configure: Configure, settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError, match=next(iter(settings))):
         TokenBudgetPlugin(configure(**settings))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,6 +34,16 @@ def test_a_tokenizer_may_return_a_number_or_the_tokens() -> None:
     assert load_tokenizer("builtins:len")("abc") == 3
     assert load_tokenizer("textwrap:wrap")("abc") == 1
     assert load_tokenizer("builtins:str.split")("a b c") == 3
+    assert load_tokenizer("textwrap.wrap")("abc") == 1
+
+
+def test_a_tokenizer_cannot_make_a_budget_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "backward_tokenizer.py").write_text("def count(text): return -len(text)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    less = load_tokenizer("backward_tokenizer:count")
+    with pytest.raises(ValueError) as raised:
+        less("abc")
+    assert str(raised.value) == "tokenizer `backward_tokenizer:count` counted -3 tokens; it must give zero or more"
 
 
 @pytest.mark.parametrize(
@@ -39,7 +51,7 @@ def test_a_tokenizer_may_return_a_number_or_the_tokens() -> None:
     [
         ("no_such_module:f", "cannot be loaded (No module named 'no_such_module')"),
         ("math:no_such", "cannot be loaded (module 'math' has no attribute 'no_such')"),
-        ("", "cannot be loaded (Empty module name)"),
+        ("", "cannot be loaded (invalid format: '')"),
         ("math:pi", "is not callable"),
     ],
 )
