@@ -24,6 +24,7 @@ __all__ = ["read_yaml"]
 
 MAX_DEPTH = 100
 """Levels of nesting, aliases followed."""
+_TOO_DEEP = f"the document nests deeper than {MAX_DEPTH} levels"
 MAX_VALUES = 1_000_000
 """Values in the document, aliases followed. A few lines of nested aliases can stand for billions."""
 MAX_NUMBER = 400
@@ -190,19 +191,21 @@ class _Composer:
         parent = frame.node
         assert parent.keys is not None
         if key.value is _MERGE:
+            if frame.merges is not None:
+                # Releases of PyYAML disagree about which of two wins, so nobody may depend on it.
+                help = "name all mappings in one list, the one that wins first: `<<: [*a, *b]`"
+                self._duplicate(frame, key, "<<", help)
             frame.merges = [*(frame.merges or []), *self._merged_mappings(node)]
             return
         if key.value in parent.keys:
             first = parent.keys[key.value][0]
-            self._findings.lapse(
-                "config-duplicate-key",
-                f"key {shown(key.source)} stands here a second time",
-                key.place,
-                (*frame.path, key.value),
-                f"the first one is in line {first.line}; keep one of them",
-            )
+            self._duplicate(frame, key, key.value, f"the first one is in line {first.line}; keep one of them")
         parent.keys[key.value] = (key, node)
         parent.value[key.value] = node.value
+
+    def _duplicate(self, frame: _Frame, key: Node, step: Any, help: str) -> None:
+        message = f"key {shown(key.source)} stands here a second time"
+        self._findings.lapse("config-duplicate-key", message, key.place, (*frame.path, step), help)
 
     def _check_key(self, node: Node) -> Node:
         if node.keys is not None or node.items is not None or not isinstance(node.value, Hashable):
@@ -356,7 +359,7 @@ class _Composer:
             self._refuse(node, message, "text that begins with `!` needs quotes")
 
     def _too_deep(self, node: Node) -> NoReturn:
-        self._stop("config-too-large", f"the document nests deeper than {MAX_DEPTH} levels", node.place)
+        self._stop("config-too-large", _TOO_DEEP, node.place)
 
     def _stop(self, code: str, message: str, place: Place, help: str = "") -> NoReturn:
         self._findings.fault(code, message, place, self._child_path(), help)
@@ -380,6 +383,10 @@ def _report_syntax(error: Any, text: str, findings: Findings, templates: Templat
     line = lines[number]
     # At the end of the text the parser stands in a line that does not exist.
     place = (number + 1, (mark.column if mark is not None and mark.line == number else len(line)) + 1)
+    if "nesting depth" in problem:
+        # PyYAML from 6.0.4 on has a bound of its own, which its look-ahead may reach before our count does.
+        findings.fault("config-too-large", _TOO_DEEP, place)
+        return
     if templates is not None:
         problem, line = templates.restore(problem), templates.restore(line)
     findings.fault("config-yaml-syntax", f"invalid YAML: {problem[:200]}", place, (), _syntax_help(line, problem))

@@ -29,7 +29,7 @@ def only_fault(text: str, env: dict[str, str] | None = None) -> tuple[str, int |
         "a: 1\nb: [x, 1.5, null, ~, yes, 0x1f, 0o7, 017, 1:30, .inf, 2001-01-02, 2001-01-02T03:04:05Z]",
         "a: |\n  x\n  y\nb: >-\n  x\n  y\nc: 'it''s'\nd: \"\\u00e9\\n\"",
         "a: &x {p: 1, q: {r: 2}}\nb: {<<: *x, q: 3}\nc: {<<: [*x, {p: 9, s: 4}]}\nd: *x",
-        "x: {<<: {a: 1, b: 1}, b: 2, <<: {a: 3}}",
+        "x: {<<: {a: 1, b: 1}, b: 2}",
         "a: !!str 5\nb: !!int '5'\nc: !!float 1\nd: !!binary aGk=\ne: ! 5\nf: !!bool 'on'\ng: !!null ''",
         "a: !!set {x, y}\nb: !!omap [{x: 1}, {y: 2}]\nc: !!pairs [{x: 1}, {x: 2}]\nd: !!seq [1]\ne: !!map {a: 1}",
         "=: 1",
@@ -53,6 +53,7 @@ def test_text_means_what_pyyaml_makes_of_it(text: str) -> None:
     ("text", "fault"),
     [
         ("a: 1\nb: {c: 1, d: 2, c: 3}", ("config-duplicate-key", 2, 17, "key `c` stands here a second time")),
+        ("a: {<<: {x: 1}, <<: {x: 2}}", ("config-duplicate-key", 1, 17, "key `<<` stands here a second time")),
         ("a: b: c", ("config-yaml-syntax", 1, 5, "invalid YAML: mapping values are not allowed in this context")),
         ("a:\n\t- b", ("config-yaml-syntax", 2, 1, "invalid YAML: found character that cannot start any token")),
         ("a: [1", ("config-yaml-syntax", 1, 6, "invalid YAML: did not find expected ',' or ']'")),
