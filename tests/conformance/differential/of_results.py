@@ -15,10 +15,10 @@ def forget_cancelled_siblings(case: Case) -> None:
         if gone <= set(case.of_mode("concurrent")) - {each["plugin_name"] for each in kept}:
             _forget_unstarted(case, gone - {note["plugin"] for note in case.ours["seen"]})
             _forget_their_metadata(case, gone)
-            for note in case.theirs["seen"]:
+            # How far a sibling got before it was cancelled is a matter of chance, and there some go on regardless.
+            for note in [*case.theirs["seen"], *case.ours["seen"]]:
                 if note["plugin"] in gone:
                     note.pop("raised", None)
-            # How far a sibling got before it was cancelled is a matter of chance, and there some go on regardless.
             differs = {name for name in gone if case.believe_table(name)}
             switched_off = any(case.plugin(name)["on_error"] == "disable" for name in gone)
             case.last = case.last or bool(gone and (error is not None or differs or switched_off))
