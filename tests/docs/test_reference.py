@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conformance.manifest import anchors
+from doc_blocks import blocks
 from doc_pages import COMMAND, REFERENCE, pages, tables_of, up_to_date
 from pydantic import BaseModel
 from support import manager_of
@@ -83,6 +86,16 @@ def test_every_configuration_that_is_shown_can_be_started(page: Path, tmp_path: 
         path = tmp_path / f"{number}.yaml"
         path.write_text(block)
         assert find_plugin_faults(ConfigLoader.load(str(path)), PluginLoader()) == ()
+
+
+def test_the_token_exchange_that_is_shown_prints_what_the_page_says(tmp_path: Path) -> None:
+    shown = blocks("reference/configuration.md")
+    for name, text in shown.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "exchange.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert run.stdout == shown["exchange.out"]
 
 
 def test_the_handlers_that_are_shown_can_be_registered() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
@@ -42,7 +43,14 @@ hops = st.builds(
     DelegationHop,
     subject_id=words,
     subject_type=words,
-    scopes_granted=st.lists(words, max_size=2),
+    timestamp=st.just(MOMENT),
+)
+scoped_hops = st.builds(
+    DelegationHop,
+    subject_id=words,
+    subject_type=words,
+    audience=st.none() | st.sampled_from(["api", "mail"]),
+    scopes_granted=st.lists(st.sampled_from("abc"), max_size=3),
     timestamp=st.just(MOMENT),
 )
 subjects = st.builds(
@@ -213,3 +221,25 @@ def test_additions_with_capabilities_arrive(
     before = original.security.labels if original.security is not None else frozenset()
     after = merged.security.labels if merged.security is not None else frozenset()
     assert after == before | labels
+
+
+@given(st.lists(scoped_hops, max_size=6))
+def test_along_a_chain_that_was_let_grow_no_hop_grants_what_an_earlier_one_was_not_granted(
+    offered: list[DelegationHop],
+) -> None:
+    current = Extensions(delegation=DelegationExtension())
+    for hop in offered:
+        assert current.delegation is not None
+        answer = current.model_copy(update={"delegation": current.delegation.with_new_hop(hop)})
+        try:
+            merged = merge_extensions(current, answer, {"append_delegation"}, "p")
+        except TierViolationError:
+            # A narrower hop is always let through.
+            granted = [each.scopes_granted for each in current.delegation.chain if each.scopes_granted][-1]
+            assert not set(hop.scopes_granted) <= set(granted) or hop.audience is not None
+            continue
+        assert merged is not None
+        current = merged
+    assert current.delegation is not None
+    stated = [set(hop.scopes_granted) for hop in current.delegation.chain if hop.scopes_granted]
+    assert all(later <= earlier for earlier, later in pairwise(stated))

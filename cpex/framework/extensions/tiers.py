@@ -21,6 +21,7 @@ from cpex.framework.extensions.constants import FIELD_DELEGATION, SlotName
 from cpex.framework.extensions.delegation import DelegationExtension, DelegationHop
 from cpex.framework.extensions.extensions import Extensions
 from cpex.framework.extensions.http import HttpExtension
+from cpex.framework.extensions.narrowing import ScopeMapping, widening
 from cpex.framework.extensions.security import SecurityExtension, SubjectExtension
 from cpex.framework.models.lazy import PENDING, build, raw_dict, set_raw_dict
 
@@ -30,6 +31,7 @@ __all__ = [
     "MutabilityTier",
     "SlotPolicy",
     "TierViolationError",
+    "check_narrowing",
     "filter_extensions",
     "merge_extensions",
     "validate_tier_constraints",
@@ -255,6 +257,8 @@ def merge_extensions(
     plugin_output: Extensions | None,
     capabilities: Capabilities,
     plugin_name: str,
+    *,
+    scope_mapping: ScopeMapping | None = None,
 ) -> Extensions | None:
     """Decide which of a plugin's changes come back into the authoritative container.
 
@@ -265,12 +269,14 @@ def merge_extensions(
     Args:
         plugin_output: What the plugin returned; may be its view, edited in place.
         capabilities: Names or members of `Capability`, in any container or iterable.
+        scope_mapping: What the scopes of a delegation may become at other audiences; see `narrowing.py`.
 
     Returns:
         `original` itself when nothing was accepted, else a new container. The plugin holds no part of it.
 
     Raises:
-        TierViolationError: The plugin took labels away, or shortened or rewrote the delegation chain.
+        TierViolationError: The plugin took labels away, shortened or rewrote the delegation chain, or appended a hop
+            that grants more than the hops before it.
         pydantic.ValidationError: An accepted slot holds values of wrong types.
     """
     if original is None or plugin_output is None:
@@ -285,7 +291,7 @@ def merge_extensions(
     if Capability.APPEND_LABELS in held and returned.get("security") is not None:
         updates["security"] = _labelled(original.security, returned["security"], plugin_name)
     if Capability.APPEND_DELEGATION in held and returned.get("delegation") is not None:
-        updates["delegation"] = _extended(original.delegation, returned["delegation"], plugin_name)
+        updates["delegation"] = _extended(original.delegation, returned["delegation"], plugin_name, scope_mapping)
     if "custom" in returned:
         updates["custom"] = _replaced_custom(original.custom, returned["custom"])
     changed = {slot: value for slot, value in updates.items() if value is not getattr(original, slot)}
@@ -334,7 +340,9 @@ def _labelled(old: SecurityExtension | None, new: Any, plugin_name: str) -> Secu
     return old.model_copy(update={"labels": labels}) if old is not None else SecurityExtension(labels=labels)
 
 
-def _extended(old: DelegationExtension | None, new: Any, plugin_name: str) -> DelegationExtension:
+def _extended(
+    old: DelegationExtension | None, new: Any, plugin_name: str, mapping: ScopeMapping | None
+) -> DelegationExtension:
     chain = tuple(DelegationExtension.model_validate(new).chain)
     before = old if old is not None else DelegationExtension()
     if not _has_grown(before.chain, chain):
@@ -344,13 +352,28 @@ def _extended(old: DelegationExtension | None, new: Any, plugin_name: str) -> De
             else "a hop that was already in the chain has changed"
         )
         raise _broken_growth(plugin_name, FIELD_DELEGATION, detail)
+    # SECURITY: of hops that nobody has checked, scopes could be anything that can be put into a frozen model.
+    chain = (*before.chain, *(DelegationHop.model_validate(dict(hop)) for hop in chain[len(before.chain) :]))
+    check_narrowing(chain, len(before.chain), plugin_name, mapping)
     return _with_hops(before, chain[len(before.chain) :])
 
 
 def _with_hops(delegation: DelegationExtension, hops: Iterable[DelegationHop]) -> DelegationExtension:
     for hop in hops:
-        delegation = delegation.with_new_hop(DelegationHop.model_validate(dict(hop)))
+        delegation = delegation.with_new_hop(hop)
     return delegation
+
+
+def check_narrowing(
+    chain: tuple[DelegationHop, ...], known: int, plugin_name: str, mapping: ScopeMapping | None
+) -> None:
+    """Refuse a chain in which a hop after the first `known` ones grants more than it may; see `narrowing.py`.
+
+    Raises:
+        TierViolationError: One does.
+    """
+    if (fault := widening(chain, known, mapping)) is not None:
+        raise _broken_growth(plugin_name, FIELD_DELEGATION, fault)
 
 
 def _broken_growth(plugin_name: str, slot: str, detail: str) -> TierViolationError:
@@ -368,7 +391,12 @@ def _has_grown(before: Any, after: Any) -> bool:
 
 
 def validate_tier_constraints(
-    before: Extensions | None, after: Extensions | None, capabilities: Capabilities, plugin_name: str
+    before: Extensions | None,
+    after: Extensions | None,
+    capabilities: Capabilities,
+    plugin_name: str,
+    *,
+    scope_mapping: ScopeMapping | None = None,
 ) -> None:
     """Judge every difference between two unfiltered containers by the rules of its slot.
 
@@ -376,6 +404,7 @@ def validate_tier_constraints(
 
     Args:
         capabilities: Names or members of `Capability`, in any container or iterable.
+        scope_mapping: What the scopes of a delegation may become at other audiences.
 
     Raises:
         TierViolationError: The first slot, in the order of the table, that changed in a way its rules do not allow.
@@ -387,6 +416,8 @@ def validate_tier_constraints(
         old, new = _resolve(before, slot), _resolve(after, slot)
         if old != new:
             _judge(slot, policy, held, plugin_name, old, new)
+            if isinstance(new, DelegationExtension):
+                check_narrowing(new.chain, len(old.chain) if old is not None else 0, plugin_name, scope_mapping)
 
 
 def _resolve(extensions: Extensions | None, slot: SlotName) -> Any:

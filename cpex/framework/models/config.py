@@ -204,6 +204,8 @@ class PluginConfig(BaseModel):
     """Seconds for the plugin's `initialize`."""
     disable_cooldown_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Seconds until a plugin that `on_error: disable` has switched off gets one trial call; `None` means never."""
+    scope_mapping: dict[str, dict[str, list[str]]] = Field(default_factory=dict)
+    """`{audience: {scope: [scopes]}}`: what a scope may become where the plugin delegates to another audience."""
 
     @model_validator(mode="before")
     @classmethod

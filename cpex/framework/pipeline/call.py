@@ -274,7 +274,7 @@ class ExecutionContext(PhaseState):
         if returned is None:
             return None
         before = self.extensions if self.extensions is not None else Extensions()
-        merged = merge_extensions(before, returned, step.capabilities, step.name)
+        merged = merge_extensions(before, returned, step.capabilities, step.name, scope_mapping=step.scope_mapping)
         return None if merged is before else merged
 
     def _judge_effects(
@@ -283,7 +283,7 @@ class ExecutionContext(PhaseState):
         """The same, with what the reply does to extensions, which the answer itself may have changed."""
         before = extensions if extensions is not None else self.extensions
         before = before if before is not None else Extensions()
-        after = effects.extensions(before, reply, step.name)
+        after = effects.extensions(before, reply, step.name, step.scope_mapping)
         return extensions if after is before else after
 
     def _gather_beside_denial(self, step: Step, view: Any, result: PluginResult[Any], *, refused: bool) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 from cpex.framework.extensions import Extensions
 from cpex.framework.extensions.base import ExtensionModel, private_copy, same
 from cpex.framework.extensions.delegation import DelegationExtension
+from cpex.framework.extensions.narrowing import ScopeMapping
 from cpex.framework.extensions.security import SecurityExtension, SubjectExtension
-from cpex.framework.extensions.tiers import Capability, merge_extensions
+from cpex.framework.extensions.tiers import Capability, check_narrowing, merge_extensions
 from cpex.framework.hooks.identity import IdentityHookType, IdentityResult
 from cpex.framework.models.result import PluginResult, PluginViolation
 
@@ -32,10 +33,11 @@ class ReplyEffects:
 
     refusal: Callable[[PluginResult[Any], str], PluginViolation | None]
     """The denial that a plugin's result amounts to; `None` when it refuses nobody. Given result and plugin name."""
-    extensions: Callable[[Extensions, Any, str], Extensions]
-    """The extensions after an accepted reply: the given object itself when nothing changes. Given extensions, reply and
-    plugin name. Raises `TierViolationError` when a chain of delegations would do anything but grow, and pydantic's
-    `ValidationError` when the reply holds values of wrong types."""
+    extensions: Callable[[Extensions, Any, str, ScopeMapping], Extensions]
+    """The extensions after an accepted reply: the given object itself when nothing changes. Given extensions, reply,
+    plugin name, and what scopes may become at other audiences. Raises `TierViolationError` when a chain of delegations
+    would do anything but grow, or grant more than before, and pydantic's `ValidationError` when the reply holds values
+    of wrong types."""
 
 
 def _refused(result: PluginResult[Any], plugin: str) -> PluginViolation | None:
@@ -65,14 +67,15 @@ def _never_refused(result: PluginResult[Any], plugin: str) -> PluginViolation | 
     return None
 
 
-def _resolved(extensions: Extensions, reply: Any, plugin: str) -> Extensions:
+def _resolved(extensions: Extensions, reply: Any, plugin: str, mapping: ScopeMapping) -> Extensions:
     """Enter the resolved subject, and the delegations that its token tells of."""
     if reply.rejected:
         return extensions
     if reply.subject is not None:
         extensions = _with_subject(extensions, _checked(reply.subject, SubjectExtension))
     if reply.delegation is not None:
-        extensions = _with_delegation(extensions, reply.delegation, plugin)
+        # What the caller's own token tells happened elsewhere: it is where narrowing starts from.
+        extensions = _with_delegation(extensions, reply.delegation, plugin, mapping, first_is_given=True)
     return extensions
 
 
@@ -85,26 +88,30 @@ def _with_subject(extensions: Extensions, subject: SubjectExtension) -> Extensio
     return extensions.model_copy(update={"security": security.model_copy(update={"subject": subject})})
 
 
-def _delegated(extensions: Extensions, reply: Any, plugin: str) -> Extensions:
+def _delegated(extensions: Extensions, reply: Any, plugin: str, mapping: ScopeMapping) -> Extensions:
     """Append the hops of an update: new hops alone, or the whole chain with new hops at its end."""
     update, old = reply.delegation_update, extensions.delegation
     if old is not None and update.chain and not any(hop in old.chain for hop in update.chain):
         update = update.model_copy(update={"chain": (*old.chain, *update.chain)})
-    return _with_delegation(extensions, update, plugin)
+    return _with_delegation(extensions, update, plugin, mapping)
 
 
-def _with_delegation(extensions: Extensions, delegation: Any, plugin: str) -> Extensions:
-    """Enter the first chain as it is; let a chain that is there grow."""
+def _with_delegation(
+    extensions: Extensions, delegation: Any, plugin: str, mapping: ScopeMapping, *, first_is_given: bool = False
+) -> Extensions:
+    """Enter the first chain with the facts that it came with; let a chain that is there grow."""
     checked = _checked(delegation, DelegationExtension)
     old = extensions.delegation
     if checked == DelegationExtension():
         return extensions
     if old is None or not old.chain:
+        if not first_is_given:
+            check_narrowing(checked.chain, 0, plugin, mapping)
         return extensions if same(old, checked) else extensions.model_copy(update={"delegation": checked})
     if not checked.chain:
         return extensions
     returned = extensions.model_copy(update={"delegation": checked})
-    merged = merge_extensions(extensions, returned, _MAY_APPEND, plugin)
+    merged = merge_extensions(extensions, returned, _MAY_APPEND, plugin, scope_mapping=mapping)
     assert merged is not None  # there were extensions to merge into
     return merged
 

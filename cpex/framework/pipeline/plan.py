@@ -23,7 +23,8 @@ from cpex.framework.models.result import PluginResult
 from cpex.framework.utils import compile_conditions
 
 if TYPE_CHECKING:
-    # At run time it brings the identity hooks along.
+    # At run time they bring extensions and the identity hooks along.
+    from cpex.framework.extensions.narrowing import ScopeMapping
     from cpex.framework.pipeline.identity import ReplyEffects
 
 _RECORD_FIELDS = set(ControlExecutionRecord.model_fields)
@@ -56,6 +57,8 @@ class Step:
     """Seconds; `None` means the manager's."""
     on_error: OnError
     capabilities: frozenset[str]
+    scope_mapping: ScopeMapping
+    """What scopes may become where this plugin delegates to another audience."""
     max_bytes: int
     """The plugin's own limit on the content of the payload."""
     disable_cooldown_s: float | None
@@ -183,6 +186,7 @@ def compile_step(hook: str, ref: HookRef) -> Step:
         timeout_s=config.timeout_s,
         on_error=plugin.on_error,
         capabilities=plugin.capabilities,
+        scope_mapping=config.scope_mapping,
         max_bytes=config.max_content_size,
         disable_cooldown_s=config.disable_cooldown_s,
         blocks=mode in BLOCKING_MODES,

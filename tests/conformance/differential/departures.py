@@ -114,6 +114,12 @@ PAYLOADS: tuple[Departure, ...] = (
         "are merged by tier and capability, shown to later plugins, and kept after a halt",
     ),
     Departure(
+        "D17.narrowing",
+        "scopes along a chain of delegations",
+        "may grow from hop to hop",
+        "may only narrow; what they are called at other audiences stands in the plugin's `scope_mapping`",
+    ),
+    Departure(
         "D17a",
         "identity results",
         "have no effect",

@@ -309,6 +309,54 @@ async def test_an_update_that_rewrites_the_chain_is_the_plugin_s_failure(update:
         await delegate(reply, extensions=host)
 
 
+def granting(scopes: str, audience: str = "api") -> DelegationHop:
+    granted = tuple(scopes.split())
+    return DelegationHop(subject_id="a", subject_type="agent", audience=audience, scopes_granted=granted)
+
+
+@pytest.mark.conformance("D17.narrowing")
+@pytest.mark.parametrize("hook", [DELEGATE, "tool_pre_invoke"])
+async def test_a_hop_that_grants_more_than_its_parent_is_the_plugin_s_failure(
+    hook: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = granting("read")
+    host = Extensions(delegation=chain(first))
+    wider = chain(first, granting("read write"))
+
+    async def handler(payload: Any, context: Any, extensions: Any) -> PluginResult[Any]:
+        if hook == DELEGATE:
+            return PluginResult(modified_payload=DelegationResult(delegated_token="t", delegation_update=wider))
+        return PluginResult(modified_extensions=extensions.model_copy(update={"delegation": wider}))
+
+    payload = DelegationPayload(target_name="tool") if hook == DELEGATE else None
+    strict = plugin(handler, hooks=[hook], capabilities=["append_delegation"])
+    with pytest.raises(PluginError, match=r"hop 1 of the chain grants `write`, which the hops before it were not"):
+        await call(manager_of(strict), payload, hook=hook, extensions=host)
+    lenient = plugin(handler, hooks=[hook], capabilities=["append_delegation"], on_error="ignore")
+    result, _ = await call(manager_of(lenient), payload, hook=hook, extensions=host)
+    # The token goes with the hop: nothing of a reply that was refused reaches the host.
+    assert (result.modified_payload, result.modified_extensions) == (None, None)
+    assert record_of(result.executions).status == "error"
+    assert "hop 1 of the chain grants `write`" in caplog.text
+
+
+@pytest.mark.conformance("D17.narrowing")
+async def test_scopes_of_another_audience_go_by_the_mapping_of_the_configuration() -> None:
+    host = Extensions(delegation=chain(granting("read")))
+    reply = DelegationResult(delegation_update=chain(granting("mail.open", "mail")))
+    mapped = replying(reply, hook=DELEGATE, scope_mapping={"mail": {"read": ["mail.open"]}})
+    result = await delegate(mapped, extensions=host)
+    assert result.modified_extensions.delegation.depth == 2
+    with pytest.raises(PluginError, match="list them in the plugin's `scope_mapping`"):
+        await delegate(replying(reply, hook=DELEGATE), extensions=host)
+
+
+async def test_the_first_update_of_a_delegation_narrows_from_hop_to_hop_as_well() -> None:
+    reply = DelegationResult(delegation_update=chain(granting("read"), granting("write")))
+    with pytest.raises(PluginError, match="hop 1 of the chain grants `write`"):
+        await delegate(replying(reply, hook=DELEGATE), extensions=Extensions())
+
+
 async def test_a_token_without_an_update_leaves_the_extensions_alone() -> None:
     reply = DelegationResult(delegated_token="t")
     for host in (None, Extensions(), Extensions(delegation=chain(HOPS[0]))):
