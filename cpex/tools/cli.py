@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from cpex.framework.settings import get_cli_settings
+from cpex.tools.audit import audit
 from cpex.tools.check import check
 from cpex.tools.plan import plan
 from cpex.tools.run.command import run
@@ -47,6 +48,7 @@ def _options(
 app.command()(run)
 app.command()(check)
 app.command()(plan)
+app.add_typer(audit)
 
 
 def main() -> None:

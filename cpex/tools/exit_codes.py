@@ -21,6 +21,8 @@ class ExitCode(IntEnum):
     """The command was called in a way that means nothing; nothing was done."""
     DENIED = 5
     """A plugin denied, and the caller asked to be told by exit code."""
+    BROKEN = 6
+    """Evidence does not hold: a link of an audit log is broken."""
     INTERRUPTED = 130
     """Ctrl-C; what was done until then was reported."""
     BROKEN_PIPE = 141

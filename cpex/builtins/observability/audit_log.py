@@ -1,57 +1,38 @@
-"""The audit log: who asked for what, and what was decided, as JSON lines that survive a crash.
+"""The audit log: who asked for what, and what came of it, as a chain of JSON lines that survives a crash.
 
-This module decides what a record says and when the disk is told to keep it; `_journal` puts lines into the file.
+This module decides when something is written and when the disk is told to keep it; `_events` says what a record tells,
+`_chain` makes the lines evidence, and `_journal` puts them into the file.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field
 
-from cpex.builtins.observability._facts import MAX_NAME_LENGTH, entity_of, requester_of, session_of, user_of
+from cpex.builtins.observability._chain import Chain, read_key
+from cpex.builtins.observability._events import EventForm, EventSettings
 from cpex.builtins.observability._journal import Journal
 from cpex.builtins.observability._observer import HookCall, HookObserver
-from cpex.builtins.observability._records import encode, timestamp
-from cpex.builtins.observability._values import SECRET_KEYS, TooLarge, normal_key, outline, plain, select
-from cpex.framework import (
-    ControlExecutionRecord,
-    PluginConfig,
-    PluginError,
-    PluginErrorModel,
-    PluginMode,
-    PluginViolation,
-)
+from cpex.builtins.observability._records import encode
+from cpex.framework import PluginConfig, PluginError, PluginErrorModel
 from cpex.framework.models import HookOutcome
 
 __all__ = ["AuditLogPlugin", "AuditLogSettings"]
 
 logger = logging.getLogger(__name__)
 
-RECORD_VERSION = 1
 
-Kind = Literal["attempt", "decision"]
-
-
-class AuditLogSettings(BaseModel, extra="forbid", frozen=True):
+class AuditLogSettings(EventSettings):
     """Settings of the audit log."""
 
     path: Path = Path("cpex-audit.jsonl")
     """Relative paths start at the working directory of the process. The folder is created if it is missing."""
-    records: frozenset[Kind] = frozenset({"attempt", "decision"})
-    """What is written: that a call reached the plugin, and what was decided in the end."""
-    include_payload: Literal["none", "keys", "full"] = "keys"
-    """How much of a payload an `attempt` tells: nothing, names and types, or values."""
-    payload_fields: tuple[str, ...] = ()
-    """With `full`: dotted paths (`args.city`, `*` for any one key) of the only values to write. Empty means all."""
-    secret_keys: tuple[str, ...] = ()
-    """Further keys whose values are never written; case, `-` and `_` make no difference."""
-    max_payload_bytes: int = Field(default=65_536, gt=0)
-    """A larger payload is told by its outline, as with `keys`."""
+    key_file: Path | None = None
+    """File with the key of the chain; who has no key can then not forge it. Without one, anybody can compute it."""
     fsync: Literal["always", "interval", "never"] = "interval"
     """When the disk is told to keep what was written. A process that is killed loses nothing in any case."""
     fsync_interval_s: float = Field(default=1.0, gt=0)
@@ -61,15 +42,9 @@ class AuditLogSettings(BaseModel, extra="forbid", frozen=True):
     rotate_keep: int = Field(default=5, ge=1)
     """How many files are kept aside."""
 
-    @model_validator(mode="after")
-    def _check_fields(self) -> Self:
-        if self.payload_fields and self.include_payload != "full":
-            raise ValueError("`payload_fields` chooses among values: set `include_payload: full` with it")
-        return self
-
 
 class AuditLogPlugin(HookObserver):
-    """Writes one JSON line for every call that reaches it, and one for every decision.
+    """Writes one JSON line for every call that reaches it, and one for every decision, each sealed to the one before.
 
     Runs in any mode and on any hook. It never denies; in a mode that the caller waits for, a record that cannot be
     written is a failure of the plugin, so `on_error` says whether the operation may go on without evidence.
@@ -87,8 +62,7 @@ class AuditLogPlugin(HookObserver):
         """
         super().__init__(config)
         self._settings = AuditLogSettings.model_validate(config.config or {})
-        self._secret_keys = SECRET_KEYS | {normal_key(key) for key in self._settings.secret_keys}
-        self._fields = [tuple(path.split(".")) for path in self._settings.payload_fields]
+        self._form = EventForm(self._settings)
         self._journal: Journal | None = None
         self._flush: asyncio.TimerHandle | None = None
         self._flush_loop: asyncio.AbstractEventLoop | None = None
@@ -97,14 +71,21 @@ class AuditLogPlugin(HookObserver):
         """Open the file, and mend what a crash left in it. Does nothing when it is open.
 
         Raises:
-            PluginError: The file cannot be written; code `audit_unwritable`.
+            PluginError: The file cannot be written, or its end is not a chain, or the key cannot be read; code
+                `audit_unwritable`.
         """
         if self._journal is not None:
             return
         self._warn_of_raw_values()
         settings = self._settings
         path = settings.path.expanduser().absolute()
-        journal = Journal(path, rotate_bytes=settings.rotate_bytes, rotate_keep=settings.rotate_keep)
+        journal = Journal(
+            path,
+            rotate_bytes=settings.rotate_bytes,
+            rotate_keep=settings.rotate_keep,
+            chain=Chain(await self._read_key()),
+            durable=settings.fsync != "never",
+        )
         try:
             await asyncio.to_thread(journal.open)
         except OSError as error:
@@ -134,14 +115,8 @@ class AuditLogPlugin(HookObserver):
         Raises:
             PluginError: It was not written; code `audit_unwritable`.
         """
-        if "attempt" not in self._settings.records:
-            return
-        request = call.context.global_context
-        record = self._head(
-            "attempt", call.hook, request.request_id, session_of(call.context, call.extensions), call.payload
-        )
-        record |= {"user": requester_of(request), "tenant": request.tenant_id, "server": request.server_id}
-        await self._write(record | self._told(call.payload))
+        if (record := self._form.attempt(call)) is not None:
+            await self._write(record)
 
     async def on_outcome(self, outcome: HookOutcome) -> None:
         """Write a `decision`.
@@ -149,45 +124,8 @@ class AuditLogPlugin(HookObserver):
         Raises:
             PluginError: It was not written; code `audit_unwritable`.
         """
-        if "decision" not in self._settings.records:
-            return
-        record = self._head("decision", outcome.hook, outcome.request_id, outcome.session, outcome.payload)
-        record |= {
-            "user": user_of(outcome.user),
-            "tenant": outcome.tenant_id,
-            "allowed": outcome.allowed,
-            "violation": _violation(outcome.violation),
-            "error": outcome.error_code,
-            "plugins": _plugins(outcome.executions),
-            "duration_us": outcome.duration_ns // 1000,
-        }
-        await self._write(record)
-
-    def _head(self, kind: Kind, hook: str, request_id: str, session: str | None, payload: Any) -> dict[str, Any]:
-        entity = entity_of(hook, payload)
-        return {
-            "v": RECORD_VERSION,
-            "ts": timestamp(),
-            "type": kind,
-            "hook": hook,
-            "request_id": request_id[:MAX_NAME_LENGTH],
-            "session": session,
-            "entity_type": entity.kind if entity else None,
-            "entity": entity.name if entity else None,
-        }
-
-    def _told(self, payload: Any) -> dict[str, Any]:
-        """What the settings let a record say of the payload."""
-        settings = self._settings
-        if settings.include_payload == "none":
-            return {}
-        if settings.include_payload == "keys":
-            return {"payload": outline(payload)}
-        try:
-            tree = plain(payload, max_bytes=settings.max_payload_bytes, secret_keys=self._secret_keys)
-        except TooLarge:
-            return {"payload": outline(payload), "payload_omitted": f"more than {settings.max_payload_bytes} bytes"}
-        return {"payload": select(tree, self._fields) if self._fields else tree}
+        if (record := self._form.decision(outcome)) is not None:
+            await self._write(record)
 
     async def _write(self, record: dict[str, Any]) -> None:
         journal = self._journal
@@ -225,8 +163,19 @@ class AuditLogPlugin(HookObserver):
         except OSError as error:
             self.failures.report(f"the disk did not keep `{journal.path}`", error)
 
+    async def _read_key(self) -> bytes | None:
+        path = self._settings.key_file
+        if path is None:
+            return None
+        try:
+            return await asyncio.to_thread(read_key, path.expanduser())
+        except OSError as error:
+            raise self._failure(f"the key of the audit log cannot be read from `{path}`: {error.strerror}") from error
+        except ValueError as error:
+            raise self._failure(str(error)) from error
+
     def _warn_of_raw_values(self) -> None:
-        if self._settings.include_payload == "full" and self.mode in (PluginMode.SEQUENTIAL, PluginMode.TRANSFORM):
+        if self._settings.may_tell_unredacted(self.mode):
             logger.warning(
                 "Plugin '%s' writes payload values and runs in mode %s, so it may see them before they are redacted; "
                 "use mode audit or fire_and_forget, or `include_payload: keys`",
@@ -242,32 +191,3 @@ class AuditLogPlugin(HookObserver):
 
     def _failure(self, message: str) -> PluginError:
         return PluginError(PluginErrorModel(message=message, plugin_name=self.name, code="audit_unwritable"))
-
-
-def _violation(violation: PluginViolation | None) -> dict[str, Any] | None:
-    """Who denied and why. Description and details are left out: they may quote what was denied."""
-    if violation is None:
-        return None
-    return {
-        "plugin": violation.plugin_name,
-        "code": violation.code[:MAX_NAME_LENGTH],
-        "reason": violation.reason[:MAX_NAME_LENGTH],
-    }
-
-
-def _plugins(executions: Iterable[ControlExecutionRecord]) -> list[dict[str, Any]]:
-    return [
-        {
-            "name": each.plugin_name,
-            "mode": str(each.mode),
-            "status": "pending" if each.pending else str(each.status),
-            "requested_allow": each.requested_allow,
-            "effective_allow": each.effective_allow,
-            "payload_modified": each.payload_modified,
-            "extensions_modified": each.extensions_modified,
-            "reason": each.reason,
-            "code": each.error_code,
-            "duration_us": each.duration_ns // 1000,
-        }
-        for each in executions
-    ]

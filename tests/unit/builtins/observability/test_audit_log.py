@@ -77,6 +77,7 @@ async def test_a_call_leaves_an_attempt_and_a_decision_in_any_mode(running: Any,
     assert result.continue_processing
     found = {each["type"]: each for each in records(log)}
     assert found["attempt"] == {
+        "seq": 1,
         "v": 1,
         "ts": "2030-01-01T00:00:00.000000Z",
         "type": "attempt",
@@ -89,6 +90,8 @@ async def test_a_call_leaves_an_attempt_and_a_decision_in_any_mode(running: Any,
         "tenant": "acme",
         "server": None,
         "payload": {"name": "string", "args": {"q": "string", "token": "string"}, "headers": "null"},
+        "prev": "0" * 64,
+        "hash": found["attempt"]["hash"],
     }
     decision = found["decision"]
     assert (decision["allowed"], decision["violation"], decision["error"]) == (True, None, None)
@@ -317,7 +320,7 @@ async def test_a_file_that_another_process_has_locked_is_waited_for_off_the_loop
     peer.close()
 
 
-@pytest.mark.parametrize(("fsync", "least", "most"), [("always", 4, 5), ("interval", 1, 1), ("never", 0, 0)])
+@pytest.mark.parametrize(("fsync", "least", "most"), [("always", 3, 6), ("interval", 2, 2), ("never", 0, 0)])
 async def test_the_disk_is_asked_to_keep_records_as_often_as_configured(
     running: Any, log: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, least: int, most: int
 ) -> None:

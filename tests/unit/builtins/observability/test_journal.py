@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cpex.builtins.observability import _journal
+from cpex.builtins.observability import _tail
 from cpex.builtins.observability._journal import Journal
 from cpex.builtins.observability._records import encode
 
@@ -70,7 +70,7 @@ def test_opening_and_closing_twice_changes_nothing(tmp_path: Path) -> None:
     journal.open()
     journal.close()
     journal.close()
-    with pytest.raises(OSError, match="the audit log is closed"):
+    with pytest.raises(OSError, match="the file is closed"):
         journal.append(b"{}\n")
     journal.open()
     journal.append(encode({"n": 1}))
@@ -128,7 +128,8 @@ def test_a_file_that_is_not_made_of_lines_is_refused_and_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A smaller bound, so that the test need not write megabytes.
-    monkeypatch.setattr(_journal, "MAX_TEAR_BYTES", 100)
+    monkeypatch.setattr(_tail, "MAX_LINE_BYTES", 100)
+    monkeypatch.setattr(_tail, "_FIRST_LOOK_BYTES", 50)
     path = tmp_path / "picture.png"
     path.write_bytes(b"x" * 500)
     with pytest.raises(OSError, match="not a file of lines"):
@@ -250,3 +251,31 @@ def test_synchronising_a_closed_journal_does_nothing(tmp_path: Path) -> None:
     journal.sync()
     journal.close()
     journal.sync()
+
+
+def test_those_who_wait_for_the_disk_together_ask_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path / "audit.jsonl")
+    journal.open()
+    asked: list[int] = []
+    working, go_on = threading.Event(), threading.Event()
+
+    def slow_disk(fd: int) -> None:
+        asked.append(fd)
+        working.set()
+        assert go_on.wait(30)
+
+    # A disk that takes as long as the test needs, which a real one cannot be made to.
+    monkeypatch.setattr(os, "fsync", slow_disk)
+    journal.append(b"{}\n")
+    first = threading.Thread(target=journal.sync)
+    first.start()
+    assert working.wait(30)
+    journal.append(b"{}\n")
+    others = [threading.Thread(target=journal.sync) for _ in range(5)]
+    for each in others:
+        each.start()
+    go_on.set()
+    for each in (first, *others):
+        each.join(30)
+    journal.close()
+    assert len(asked) == 2

@@ -100,13 +100,36 @@ async def test_the_audit_page_shows_what_is_written(
                 ToolPreInvokePayload(name="search", args={"q": "weather"}),
                 GlobalContext(request_id="r1", user="ann", metadata={"session_id": "s1"}),
             )
-    shown = {each["type"]: each for each in map(json.loads, block("audit_log", "json").splitlines())}
+    sample = block("audit_log", "json")
+    shown = {each["type"]: each for each in map(json.loads, sample.splitlines())}
     written = {each["type"]: each for each in map(json.loads, lines(tmp_path / "cpex-audit.jsonl"))}
     # A duration is real time, whatever the clock says.
     for decisions in (written, shown):
         assert decisions["decision"].pop("duration_us") > 0
         assert decisions["decision"]["plugins"][0].pop("duration_us") > 0
+        # And with it the hash.
+        assert len(decisions["decision"].pop("hash")) == 64
     assert written == shown
+
+
+def test_the_audit_page_shows_what_the_command_prints(tmp_path: Path) -> None:
+    log = tmp_path / "cpex-audit.jsonl"
+    log.write_text(block("audit_log", "json"))
+    sound, changed = re.findall(r"^```console\n(.*?)^```$", page("audit_log"), re.DOTALL | re.MULTILINE)
+    assert run(sound, tmp_path) == 0
+    log.write_text(log.read_text().replace('"user":"ann"', '"user":"bob"', 1))
+    assert run(changed, tmp_path) == 6
+
+
+def run(transcript: str, folder: Path) -> int:
+    """Run the command of a transcript and compare what it prints; returns how it ended."""
+    command, _, shown = transcript.partition("\n")
+    words = command.removeprefix("$ cpex ").split()
+    done = subprocess.run(
+        [sys.executable, "-m", "cpex.tools.cli", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == (shown, "")
+    return done.returncode
 
 
 def lines(path: Path) -> list[str]:
