@@ -9,28 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from dataclasses import dataclass
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from pydantic import ValidationError
-
 from cpex.framework.base import Plugin
 from cpex.framework.errors import (
-    LoadFailure,
     PayloadSizeError,
     PluginError,
-    PluginLoadError,
     PluginTimeoutError,
-    cause_text,
 )
 from cpex.framework.extensions import Extensions
 from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
 from cpex.framework.loader.config import ConfigLoader
 from cpex.framework.loader.plugin import PluginLoader
-from cpex.framework.models.config import Config, PluginConfig
+from cpex.framework.loader.start import FailedPlugin, start_plugins
+from cpex.framework.models.config import Config
 from cpex.framework.models.context import GlobalContext, PluginContext, PluginContextTable
-from cpex.framework.models.mode import OnError, PluginMode
 from cpex.framework.models.payload import PluginPayload
 from cpex.framework.models.result import PluginErrorModel, PluginResult
 from cpex.framework.observability import ObservabilityProvider
@@ -106,17 +100,6 @@ class PluginExecutor(Executor):
             drain_timeout_s=limits.drain_timeout_s,
             execution_pool=settings.execution_pool,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class FailedPlugin:
-    """A plugin that the manager started without."""
-
-    name: str
-    kind: str
-    location: str | None
-    """`file:line:column` of its entry, when it came from a file."""
-    error: BaseException
 
 
 class _ManagerState:
@@ -243,49 +226,7 @@ class _Manager(_ManagerState):
         if config is None:
             return
         self._loader.append_to_search_path(config.plugin_dirs, base=self._config_path or None)
-        fatal: list[FailedPlugin] = []
-        for entry in config.plugins or []:
-            if entry.mode is PluginMode.DISABLED:
-                logger.info("Plugin %s is disabled and was not loaded", entry.name)
-                continue
-            try:
-                await self._start(entry)
-            except BaseException as error:
-                if not isinstance(error, Exception):
-                    # Cancelled or interrupted: leave nothing half started behind.
-                    await self._registry.shutdown()
-                    raise
-                failure = FailedPlugin(entry.name, entry.kind, self._locations.get(entry.name), error)
-                if _is_fatal(entry):
-                    fatal.append(failure)
-                    continue
-                self._failed[entry.name] = failure
-                logger.warning(
-                    "Starting without plugin %s (on_error: %s), which failed to start: %s",
-                    entry.name,
-                    entry.on_error,
-                    cause_text(error),
-                )
-        if fatal:
-            await self._registry.shutdown()
-            failures = [LoadFailure(each.name, each.error, each.location) for each in fatal]
-            cause = fatal[0].error
-            # SECURITY: pydantic's text quotes the refused setting, and a traceback prints the whole chain.
-            raise PluginLoadError(failures) from None if isinstance(cause, ValidationError) else cause
-
-    async def _start(self, entry: PluginConfig) -> None:
-        plugin = await self._loader.load_and_instantiate_plugin(entry)
-        if plugin is None:
-            raise PluginError(
-                PluginErrorModel(message=f"Plugin {entry.name} could not be loaded", plugin_name=entry.name)
-            )
-        remote = entry.kind == "external"
-        try:
-            # What an external plugin's server says about it is part of its configuration.
-            self._registry.register(plugin, plugin.config.model_copy(deep=True) if remote else entry)
-        except Exception:
-            await _shut_down_quietly(plugin)
-            raise
+        self._failed = await start_plugins(config, self._loader, self._registry, self._locations)
 
     async def shutdown(self) -> None:
         """Let background work end (at most the drain timeout), then shut every plugin down, last started first.
@@ -404,20 +345,6 @@ def _load(config: str | Config) -> tuple[Config | None, str, dict[str, str]]:
         return None, "", {}
     loaded = ConfigLoader.load(config)
     return loaded.config, config, loaded.plugin_locations()
-
-
-def _is_fatal(entry: PluginConfig) -> bool:
-    """Whether a plugin that does not start stops the manager: its `on_error` says, unless the environment does."""
-    explicit = settings.fail_on_plugin_error if settings.fail_on_plugin_error_explicit else None
-    return entry.on_error is OnError.FAIL if explicit is None else bool(explicit)
-
-
-async def _shut_down_quietly(plugin: Plugin) -> None:
-    try:
-        await plugin.shutdown()
-    # Plugin boundary: the failure that brought us here is the one to report.
-    except Exception:
-        logger.exception("Plugin %s failed to shut down", plugin.name)
 
 
 def _conflict(argument: str) -> str:

@@ -6,11 +6,15 @@ plan is compiled when it is first asked for and kept until a plugin comes or goe
 
 from __future__ import annotations
 
+import inspect
 import logging
+from functools import partial
 from typing import Any
 
 from cpex.framework.base import HookRef, Plugin, PluginRef, completion_handler, hook_name
+from cpex.framework.errors import PluginError
 from cpex.framework.models.config import PluginConfig
+from cpex.framework.models.result import PluginErrorModel
 from cpex.framework.pipeline.plan import HookPlan, Observer, compile_plan
 
 __all__ = ["ExternalHookRef", "HookRef", "Plugin", "PluginConfig", "PluginInstanceRegistry", "PluginRef"]
@@ -23,19 +27,25 @@ _UNKNOWN: object = object()
 
 
 class ExternalHookRef(HookRef):
-    """A handler that lives elsewhere: calling it calls the plugin's `invoke_hook` with the hook's name."""
+    """A handler that lives elsewhere: calling it calls the plugin's `invoke_hook` with the hook's name.
+
+    Extensions are handed on to an `invoke_hook` that takes them as its fourth parameter.
+    """
 
     def __init__(self, hook: str, plugin_ref: PluginRef) -> None:
-        # Not resolved on the plugin object: the remote side knows its handlers.
+        """Bind; the remote side knows its handlers, so nothing is resolved on the plugin object.
+
+        Raises:
+            PluginError: The plugin has no `invoke_hook`.
+        """
         self._hook = hook_name(hook)
         self._plugin_ref = plugin_ref
-        self._accepts_extensions = False
-        plugin: Any = plugin_ref.plugin
-
-        async def call(payload: Any, context: Any) -> Any:
-            return await plugin.invoke_hook(self._hook, payload, context)
-
-        self._func = call
+        invoke: Any = getattr(plugin_ref.plugin, "invoke_hook", None)
+        if not callable(invoke):
+            message = f"Plugin {plugin_ref.name} is not an external plugin: it has no `invoke_hook`"
+            raise PluginError(PluginErrorModel(message=message, plugin_name=plugin_ref.name))
+        self._accepts_extensions = "extensions" in inspect.signature(invoke).parameters
+        self._func = partial(invoke, self._hook)
 
 
 class PluginInstanceRegistry:

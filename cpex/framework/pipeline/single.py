@@ -44,7 +44,7 @@ async def run_single(
     step = compile_step(hook_ref.name, hook_ref)
     limit = step.timeout_s if step.timeout_s is not None else timeout_s
     try:
-        result = await _call(step, payload, context, filter_extensions(extensions, step.capabilities), limit)
+        result = await call_handler(step, payload, context, filter_extensions(extensions, step.capabilities), limit)
     except PluginViolationError as error:
         result = PluginResult(continue_processing=False, violation=error.violation or _violation_of(error))
         if raises and step.blocks:
@@ -68,9 +68,20 @@ async def run_single(
     return _settle(step, result, context, raises, global_context, metadata)
 
 
-async def _call(
+async def call_handler(
     step: Step, payload: Any, context: PluginContext, extensions: Extensions | None, limit: float | None
 ) -> PluginResult[Any]:
+    """Call a handler and hand over what it answered, whatever its mode and `on_error` would make of it.
+
+    Args:
+        extensions: What the plugin may see; filtered already.
+        limit: Seconds; `None` means no limit.
+
+    Raises:
+        DeadlineReached: The time ran out.
+        PluginError: The answer is no `PluginResult`.
+        Exception: Whatever the handler raises.
+    """
     variables = copy_context()
     coroutine: Any = step.call(payload, context, extensions) if step.takes_extensions else step.call(payload, context)
     try:

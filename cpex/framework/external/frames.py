@@ -1,0 +1,189 @@
+"""Questions and answers between two ends of ours, and how answers in either form are read.
+
+A question as a frame: `{"id", "hook", "plugin", "payload", "context", "extensions"?, "timeout_s"?}`. Its answer:
+`{"id", "plugin", "result", "context"?}` or `{"id", "plugin", "error"}`, where `context` holds only the maps that the
+plugin changed, each whole: `{"state"?, "metadata"?, "global_context": {"state"?, "metadata"?}}`.
+
+Source: docs/reference/external.md, "Frames".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cpex.framework.extensions import Extensions
+from cpex.framework.external import wire
+from cpex.framework.external.restoring import restored
+from cpex.framework.external.wire import WireError
+from cpex.framework.models.context import PluginContext
+from cpex.framework.models.payload import PluginPayload
+from cpex.framework.models.result import PluginErrorModel, PluginResult
+
+__all__ = ["Answer", "Question"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One call of one hook of one plugin, as the asking end sent it."""
+
+    id: str
+    hook: str
+    plugin: str
+    payload: dict[str, Any]
+    context: dict[str, Any]
+    extensions: dict[str, Any] | None = None
+    timeout_s: float | None = None
+    """Seconds after which nobody waits for the answer any more; `None` when the asking end did not say."""
+
+    @classmethod
+    def frame(
+        cls,
+        id: str,
+        hook: str,
+        plugin: str,
+        payload: PluginPayload,
+        context: PluginContext,
+        extensions: Extensions | None,
+        timeout_s: float | None,
+        *,
+        reveal: bool,
+    ) -> bytes:
+        """Write a question.
+
+        Raises:
+            WireError: The payload, the context or the extensions hold something that cannot cross.
+        """
+        document: dict[str, Any] = {"id": id, "hook": hook, "plugin": plugin, "payload": payload, "context": context}
+        if extensions is not None:
+            document["extensions"] = extensions
+        if timeout_s is not None:
+            document["timeout_s"] = timeout_s
+        return wire.dumps(document, reveal=reveal)
+
+    @classmethod
+    def read(cls, frame: bytes) -> Question:
+        """Read a question.
+
+        Raises:
+            WireError: It is none.
+        """
+        document = _document(frame)
+        known = {name: document[name] for name in cls.__slots__ if name in document}
+        texts = all(isinstance(known.get(name), str) for name in ("id", "hook", "plugin"))
+        maps = all(isinstance(known.get(name), dict) for name in ("payload", "context"))
+        others = isinstance(known.get("extensions"), dict | None) and isinstance(
+            known.get("timeout_s"), int | float | None
+        )
+        if not (texts and maps and others):
+            raise WireError("a frame is no question: it needs id, hook, plugin, payload and context")
+        return cls(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the other end said."""
+
+    plugin: str | None = None
+    result: dict[str, Any] | None = None
+    """Fields of a `PluginResult`."""
+    context: dict[str, Any] = field(default_factory=dict)
+    """Maps to take over whole."""
+    error: dict[str, Any] | None = None
+    """Fields of a `PluginErrorModel`; read only when there is no result."""
+
+    @classmethod
+    def frame(
+        cls,
+        id: str,
+        plugin: str,
+        result: PluginResult[Any] | None = None,
+        context: dict[str, Any] | None = None,
+        error: PluginErrorModel | None = None,
+        *,
+        reveal: bool = False,
+    ) -> bytes:
+        """Write an answer.
+
+        Raises:
+            WireError: Result or context hold something that cannot cross.
+        """
+        document: dict[str, Any] = {"id": id, "plugin": plugin}
+        if error is not None:
+            document["error"] = error
+        else:
+            document["result"] = result
+        if context:
+            document["context"] = context
+        return wire.dumps(document, reveal=reveal)
+
+    @classmethod
+    def read(cls, frame: bytes, id: str) -> Answer:
+        """Read the answer to one question.
+
+        Raises:
+            WireError: It is none, or it answers another question.
+        """
+        document = _document(frame)
+        if document.get("id") != id:
+            # SECURITY: a late answer must never decide about another operation.
+            raise WireError("an answer carries the id of another question, and was dropped")
+        return cls.of(document, plugin=document.get("plugin"))
+
+    @classmethod
+    def of(cls, document: dict[str, Any], plugin: Any = None) -> Answer:
+        """Read an answer in the plain form; where both are there, the result wins over the error.
+
+        Raises:
+            WireError: It holds neither a result nor an error.
+        """
+        result, context, error = (document.get(name) for name in ("result", "context", "error"))
+        if not isinstance(result, dict) and not isinstance(error, dict):
+            raise WireError("the answer holds neither a result nor an error")
+        name = plugin if plugin is not None else document.get("plugin_name")
+        return cls(
+            plugin=name if isinstance(name, str) else None,
+            result=result if isinstance(result, dict) else None,
+            context=context if isinstance(context, dict) else {},
+            error=error if isinstance(error, dict) else None,
+        )
+
+    def with_payload_restored(self, original: PluginPayload, sent: dict[str, Any]) -> Answer:
+        """The answer, with the parts of the caller's payload where it repeats what was sent; see `restoring.py`."""
+        received = self.result.get("modified_payload") if self.result is not None else None
+        if not isinstance(received, dict):
+            return self
+        result = {**(self.result or {}), "modified_payload": restored(original, sent, received)}
+        return replace(self, result=result)
+
+    def apply_context(self, context: PluginContext, sent: dict[str, Any] | None = None) -> None:
+        """Take over the maps that came back, in place: whoever holds the context holds its maps.
+
+        Args:
+            sent: The context in the plain form, when that is how it was sent. Entries that come back as they were sent
+                stay the caller's own, types and all; and of the global context only `state` counts, as in release 0.1.
+        """
+        shared = self.context.get("global_context")
+        shared = shared if isinstance(shared, dict) else {}
+        sent_shared = sent.get("global_context", {}) if sent is not None else {}
+        for name in ("state", "metadata"):
+            _replace(getattr(context, name), self.context.get(name), (sent or {}).get(name, {}))
+            if sent is None or name == "state":
+                _replace(getattr(context.global_context, name), shared.get(name), sent_shared.get(name, {}))
+
+
+def _replace(target: dict[str, Any], content: Any, sent: dict[str, Any]) -> None:
+    if not isinstance(content, dict):
+        return
+    for key in [key for key in target if key not in content]:
+        del target[key]
+    target.update(
+        {key: item for key, item in content.items() if key not in target or key not in sent or sent[key] != item}
+    )
+
+
+def _document(frame: bytes) -> dict[str, Any]:
+    document = wire.loads(frame)
+    if not isinstance(document, dict):
+        raise WireError(f"a frame must hold an object, not a {type(document).__name__}")
+    return document

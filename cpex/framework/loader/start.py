@@ -1,0 +1,126 @@
+"""Starting the plugins of a configuration: all that may not be missing, or none.
+
+Managers and plugin servers start plugins alike. What is left out and why is for the caller to show; what may be left
+out is for the plugin's `on_error` to say, unless the environment does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pydantic import ValidationError
+
+from cpex.framework.base import Plugin
+from cpex.framework.constants import EXTERNAL_PLUGIN_TYPE
+from cpex.framework.errors import LoadFailure, PluginError, PluginLoadError, cause_text
+from cpex.framework.loader.kinds import PluginKindError
+from cpex.framework.loader.plugin import PluginLoader
+from cpex.framework.models.config import Config, PluginConfig
+from cpex.framework.models.mode import OnError, PluginMode
+from cpex.framework.models.result import PluginErrorModel
+from cpex.framework.registry import PluginInstanceRegistry
+from cpex.framework.settings import settings
+
+__all__ = ["FailedPlugin", "start_plugins"]
+
+# The managers' logger: that is where operators look for what was started.
+logger = logging.getLogger("cpex.framework.manager")
+
+
+@dataclass(frozen=True, slots=True)
+class FailedPlugin:
+    """A plugin that the manager started without."""
+
+    name: str
+    kind: str
+    location: str | None
+    """`file:line:column` of its entry, when it came from a file."""
+    error: BaseException
+
+
+async def start_plugins(
+    config: Config, loader: PluginLoader, registry: PluginInstanceRegistry, locations: Mapping[str, str]
+) -> dict[str, FailedPlugin]:
+    """Make, initialise and register the configured plugins, in order.
+
+    Args:
+        locations: Plugin name -> where its entry stands, for messages.
+
+    Returns:
+        The plugins that may be missing and are, by name. An external one among them that has hooks in this
+        configuration is registered all the same: its calls fail, as its `on_error` says, until its server is there.
+
+    Raises:
+        PluginLoadError: Plugins whose failure is fatal failed; all are named, and nothing is left registered.
+    """
+    failed: dict[str, FailedPlugin] = {}
+    fatal: list[FailedPlugin] = []
+    for entry in config.plugins or []:
+        if entry.mode is PluginMode.DISABLED:
+            logger.info("Plugin %s is disabled and was not loaded", entry.name)
+            continue
+        try:
+            await _start(entry, loader, registry)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                # Cancelled or interrupted: leave nothing half started behind.
+                await registry.shutdown()
+                raise
+            failure = FailedPlugin(entry.name, entry.kind, locations.get(entry.name), error)
+            if _is_fatal(entry):
+                fatal.append(failure)
+            else:
+                failed[entry.name] = failure
+                _start_without(failure, entry, loader, registry)
+    if fatal:
+        await registry.shutdown()
+        failures = [LoadFailure(each.name, each.error, each.location) for each in fatal]
+        cause = fatal[0].error
+        # SECURITY: pydantic's text quotes the refused setting, and a traceback prints the whole chain.
+        raise PluginLoadError(failures) from None if isinstance(cause, ValidationError) else cause
+    return failed
+
+
+async def _start(entry: PluginConfig, loader: PluginLoader, registry: PluginInstanceRegistry) -> None:
+    plugin = await loader.load_and_instantiate_plugin(entry)
+    if plugin is None:
+        raise PluginError(PluginErrorModel(message=f"Plugin {entry.name} could not be loaded", plugin_name=entry.name))
+    remote = entry.kind == EXTERNAL_PLUGIN_TYPE
+    try:
+        # What an external plugin's server says about it is part of its configuration.
+        registry.register(plugin, plugin.config.model_copy(deep=True) if remote else entry)
+    except Exception:
+        await _shut_down_quietly(plugin)
+        raise
+
+
+def _start_without(
+    failure: FailedPlugin, entry: PluginConfig, loader: PluginLoader, registry: PluginInstanceRegistry
+) -> None:
+    kept = entry.kind == EXTERNAL_PLUGIN_TYPE and bool(entry.hooks) and not isinstance(failure.error, PluginKindError)
+    if kept:
+        # It connects when it is called, at the price of one round of attempts per pause.
+        registry.register(loader.construct(entry), entry)
+    logger.warning(
+        "Starting without plugin %s (on_error: %s), which failed to start: %s%s",
+        failure.name,
+        entry.on_error,
+        cause_text(failure.error),
+        "; calls of its hooks try to reach it again" if kept else "",
+    )
+
+
+def _is_fatal(entry: PluginConfig) -> bool:
+    """Whether a plugin that does not start stops the start: its `on_error` says, unless the environment does."""
+    explicit = settings.fail_on_plugin_error if settings.fail_on_plugin_error_explicit else None
+    return entry.on_error is OnError.FAIL if explicit is None else bool(explicit)
+
+
+async def _shut_down_quietly(plugin: Plugin) -> None:
+    try:
+        await plugin.shutdown()
+    # Plugin boundary: the failure that brought us here is the one to report.
+    except Exception:
+        logger.exception("Plugin %s failed to shut down", plugin.name)

@@ -1,0 +1,95 @@
+"""Where the contract's plugin may run. A site starts it there and says how a host reaches it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cpex.framework import PluginConfig
+from cpex.framework.external.memory import MemoryExternalPlugin
+from cpex.framework.external.server import ExternalPluginServer
+from cpex.framework.manager import TenantPluginManager
+
+PLUGINS = Path(__file__).with_name("plugins")
+KIND = "contract_plugin.ContractPlugin"
+NAME = "contract"
+HOOKS = ["tool_pre_invoke", "tool_post_invoke"]
+
+Entry = dict[str, Any]
+"""Fields of the plugin's entry in the host's configuration."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """One way to run the plugin."""
+
+    name: str
+    start: Callable[[Path, Entry], AbstractAsyncContextManager[Entry]]
+    """Serves an entry of a server's configuration from a folder; gives the host's entry that reaches it."""
+    lost: frozenset[str] = frozenset()
+    """What is documented not to survive the way: `types`, `extensions`, `user_context`, `secrets`."""
+
+
+def server_config(folder: Path, entry: Entry, **sections: Any) -> Path:
+    """Write a plugin server's configuration with that one plugin."""
+    plugin = {"name": NAME, "kind": KIND, "hooks": HOOKS, **entry}
+    path = folder / "server.yaml"
+    path.write_text(yaml.safe_dump({"plugin_dirs": [str(PLUGINS)], "plugins": [plugin], **sections}), encoding="utf-8")
+    return path
+
+
+@asynccontextmanager
+async def in_process(folder: Path, entry: Entry) -> AsyncIterator[Entry]:
+    """No other process at all: what everything else is compared with."""
+    yield {"kind": KIND, "hooks": HOOKS, **entry}
+
+
+class OverMemory(MemoryExternalPlugin):
+    """A plugin behind the service that the site has started."""
+
+    service: ExternalPluginServer
+
+    def __init__(self, config: PluginConfig) -> None:
+        super().__init__(config, self.service)
+
+
+@asynccontextmanager
+async def over_memory(folder: Path, entry: Entry) -> AsyncIterator[Entry]:
+    """A service in this process."""
+    server = ExternalPluginServer(str(server_config(folder, entry)))
+    await server.initialize()
+    OverMemory.service = server
+    try:
+        yield {"kind": f"{OverMemory.__module__}.OverMemory", "hooks": HOOKS, **entry}
+    finally:
+        await server.shutdown()
+
+
+SITES = [Site("in-process", in_process), Site("memory", over_memory)]
+
+
+@asynccontextmanager
+async def host(
+    site: Site, folder: Path, server: Entry | None = None, **local: Any
+) -> AsyncIterator[TenantPluginManager]:
+    """A started host that reaches the plugin at a site.
+
+    Args:
+        server: Fields of the entry on the server; `{}` for one that the operator left at its defaults.
+        local: Fields of the host's entry, over what the site says.
+    """
+    async with site.start(folder, server or {}) as entry:
+        path = folder / "host.yaml"
+        plugin = {"name": NAME, **entry, **local}
+        path.write_text(yaml.safe_dump({"plugin_dirs": [str(PLUGINS)], "plugins": [plugin]}), encoding="utf-8")
+        manager = TenantPluginManager(str(path))
+        await manager.initialize()
+        try:
+            yield manager
+        finally:
+            await manager.shutdown()
