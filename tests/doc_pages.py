@@ -1,18 +1,23 @@
 """Writes the tables of the reference pages: `python tests/doc_pages.py`.
 
 A page is written by hand. Where it has `<!-- table: fields models.config.Config -->`, what follows up to
-`<!-- end of table -->` is made by the function of that name in `doc_tables.py`, with the rest as its arguments.
+`<!-- end of table -->` is made by the function of that name in `doc_tables.py`, with the rest as its arguments. The
+schema of configuration files, beside the pages, is written as well.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
 
 import doc_tables
 
+from cpex.framework.loader.json_schema import config_schema
+
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+SCHEMA = REFERENCE / "config.schema.json"
 COMMAND = "python tests/doc_pages.py"
 _TABLE = re.compile(
     r"^(?P<begin><!-- table: (?P<name>\w+)(?P<arguments>[^>]*) -->\n).*?^(?P<end><!-- end of table -->)$",
@@ -41,8 +46,14 @@ def tables_of(page: Path) -> set[str]:
     return {f"{each['name']}{each['arguments']}" for each in found}
 
 
+def schema_text() -> str:
+    """The published schema, as `cpex schema` prints it."""
+    return json.dumps(config_schema(), ensure_ascii=False, indent=2) + "\n"
+
+
 def main() -> None:
     """Rewrite every page that is out of date."""
+    SCHEMA.write_text(schema_text(), encoding="utf-8")
     for page in pages():
         before = page.read_text(encoding="utf-8")
         after = up_to_date(before)

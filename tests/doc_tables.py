@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import json
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from enum import Enum
-from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -19,6 +16,7 @@ from pydantic_core import PydanticUndefined
 from cpex.framework import conditions
 from cpex.framework.extensions.tiers import Capability, _slot_registry
 from cpex.framework.hooks.registry import get_hook_registry
+from cpex.framework.loader.json_schema import sentences
 from cpex.framework.models.config import EXTRA_CAPABILITIES, LEGACY_MODES
 
 ABSENT = "none"
@@ -35,26 +33,6 @@ def find(path: str) -> Any:
     """What stands at a dotted path below `cpex.framework`."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(f"cpex.framework.{module}"), name)
-
-
-@cache
-def sentences(cls: type[Any]) -> Mapping[str, str]:
-    """What the source says below each attribute of a class, its bases included."""
-    found: dict[str, str] = {}
-    for base in reversed(cls.__mro__):
-        if base.__module__.startswith("cpex."):
-            (node,) = ast.parse(inspect.getsource(base)).body
-            assert isinstance(node, ast.ClassDef)
-            for here, after in zip(node.body, node.body[1:], strict=False):
-                if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                    found[_target(here)] = " ".join(str(after.value.value).split())
-    return found
-
-
-def _target(node: ast.stmt) -> str:
-    if isinstance(node, ast.AnnAssign):
-        return ast.unparse(node.target)
-    return ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ""
 
 
 def kind(annotation: Any) -> str:

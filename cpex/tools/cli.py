@@ -11,6 +11,7 @@ from cpex.tools.audit import audit
 from cpex.tools.check import check
 from cpex.tools.plan import plan
 from cpex.tools.run.command import run
+from cpex.tools.schema import schema
 
 __all__ = ["app", "main"]
 
@@ -49,6 +50,7 @@ app.command()(run)
 app.command()(check)
 app.command()(plan)
 app.add_typer(audit)
+app.command()(schema)
 
 
 def main() -> None:

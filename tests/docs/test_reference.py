@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conformance.manifest import anchors
 from doc_blocks import blocks
-from doc_pages import COMMAND, REFERENCE, pages, tables_of, up_to_date
+from doc_pages import COMMAND, REFERENCE, SCHEMA, pages, schema_text, tables_of, up_to_date
 from pydantic import BaseModel
 from support import manager_of
 
@@ -39,6 +39,10 @@ def test_the_tables_are_up_to_date(page: Path) -> None:
     assert page in pages()
     text = page.read_text(encoding="utf-8")
     assert text == up_to_date(text), f"run: {COMMAND}"
+
+
+def test_the_published_schema_is_up_to_date() -> None:
+    assert SCHEMA.read_text(encoding="utf-8") == schema_text(), f"run: {COMMAND}"
 
 
 def test_every_setting_has_its_line() -> None:

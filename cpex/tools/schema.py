@@ -1,0 +1,52 @@
+"""The command `cpex schema`: the JSON Schema of configuration files, for editors."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cpex.tools.console import STANDARD, clean_end, complain, print_json
+from cpex.tools.exit_codes import ExitCode
+
+__all__ = ["HEADER", "SCHEMA_FILE", "schema"]
+
+SCHEMA_FILE = "cpex.schema.json"
+"""What the schema is called in projects that `cpex init` writes."""
+HEADER = "# yaml-language-server: $schema="
+"""The line, followed by a path or URL, by which editors find the schema of a YAML file."""
+
+
+def schema(
+    out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="Write it there; - prints it.")] = STANDARD,
+) -> None:
+    """Print the JSON Schema of configuration files.
+
+    With it, editors complete keys and words and underline what is wrong.
+    Begin a configuration with the line
+
+    # yaml-language-server: $schema=cpex.schema.json
+
+    Example: cpex schema --out cpex.schema.json
+    """
+    from cpex.framework.errors import Fault
+    from cpex.framework.loader.json_schema import config_schema
+
+    with clean_end():
+        if out == STANDARD:
+            print_json(config_schema(), sys.stdout)
+            return
+        try:
+            with Path(out).open("w", encoding="utf-8") as file:
+                print_json(config_schema(), file)
+        except OSError as error:
+            complain(
+                Fault(
+                    code="schema-unwritable",
+                    message=f"the schema cannot be written to `{out}`: {error.strerror}",
+                    help="give a file in a folder that exists and that you may write to",
+                )
+            )
+            raise typer.Exit(ExitCode.FAILURE) from None
