@@ -130,7 +130,7 @@ class PluginLoader:
         if type(plugin).initialize is Plugin.initialize:
             # The base class has nothing to initialise: no deadline to arm, a thousand times over.
             return plugin
-        limit = config.initialize_timeout_s
+        limit = _initialize_limit(plugin, config)
         deadline = asyncio.timeout(limit)
         try:
             async with deadline:
@@ -149,6 +149,15 @@ class PluginLoader:
     async def shutdown(self) -> None:
         """Forget the classes that were found. Modules stay imported."""
         self._plugin_types.clear()
+
+
+def _initialize_limit(plugin: Plugin, config: PluginConfig) -> float:
+    """Seconds for `initialize()`: what the operator wrote, else what the plugin's class asks for, else the default."""
+    if "initialize_timeout_s" in config.model_fields_set:
+        return config.initialize_timeout_s
+    # Building an environment takes longer than what plugins of this process may take.
+    asked = getattr(type(plugin), "default_initialize_timeout_s", None)
+    return float(asked) if asked is not None else config.initialize_timeout_s
 
 
 async def _shut_down_quietly(plugin: Plugin, config: PluginConfig, limit: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from isolated_environments import ready
 
 from cpex.framework import PluginConfig
 from cpex.framework.external.memory import MemoryExternalPlugin
@@ -33,6 +35,8 @@ class Site:
     """Serves an entry of a server's configuration from a folder; gives the host's entry that reaches it."""
     lost: frozenset[str] = frozenset()
     """What is documented not to survive the way: `types`, `extensions`, `user_context`, `secrets`."""
+    one_operator: bool = False
+    """Whether the plugin's configuration is the host's alone."""
 
 
 def server_config(folder: Path, entry: Entry, **sections: Any) -> Path:
@@ -70,7 +74,22 @@ async def over_memory(folder: Path, entry: Entry) -> AsyncIterator[Entry]:
         await server.shutdown()
 
 
-SITES = [Site("in-process", in_process), Site("memory", over_memory)]
+@asynccontextmanager
+async def in_venv(folder: Path, entry: Entry) -> AsyncIterator[Entry]:
+    """A worker in a virtual environment; its package is the plugin's module."""
+    package = folder / "plugins" / "contract_plugin"
+    package.mkdir(parents=True, exist_ok=True)
+    shutil.copy(PLUGINS / "contract_plugin.py", package / "__init__.py")
+    found = {"kind": "isolated_venv", "hooks": HOOKS, "config": {"class_name": KIND}, **entry}
+    ready(PluginConfig(name=NAME, **found), folder / "plugins")
+    yield {**found, "plugin_dirs": [str(folder / "plugins")]}
+
+
+SITES = [
+    Site("in-process", in_process, one_operator=True),
+    Site("memory", over_memory),
+    Site("venv", in_venv, one_operator=True),
+]
 
 
 @asynccontextmanager
@@ -86,7 +105,8 @@ async def host(
     async with site.start(folder, server or {}) as entry:
         path = folder / "host.yaml"
         plugin = {"name": NAME, **entry, **local}
-        path.write_text(yaml.safe_dump({"plugin_dirs": [str(PLUGINS)], "plugins": [plugin]}), encoding="utf-8")
+        folders = plugin.pop("plugin_dirs", [str(PLUGINS)])
+        path.write_text(yaml.safe_dump({"plugin_dirs": folders, "plugins": [plugin]}), encoding="utf-8")
         manager = TenantPluginManager(str(path))
         await manager.initialize()
         try:

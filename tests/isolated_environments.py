@@ -1,0 +1,98 @@
+"""Environments for isolated plugins, made in no time and without an index.
+
+Building one for real takes a wheel and pip; `tests/integration/isolated/test_environment.py` does that once. All other
+tests want a worker: for them an empty environment is pointed at the packages of the interpreter that runs the tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import pydantic
+
+from cpex.framework import PluginConfig
+from cpex.framework.isolated.client import IsolatedVenvPlugin
+from cpex.framework.isolated.environment import site_packages_of
+
+PACKAGES = Path(pydantic.__file__).parents[1]
+"""Where the packages lie that the tests run with."""
+
+
+@cache
+def _shared() -> Path:
+    folder = Path(mkdtemp(prefix="cpex-venv-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True, timeout=60)
+    borrow_packages(folder)
+    return folder
+
+
+def borrow_packages(venv: Path) -> None:
+    """Let an environment import what the tests can import, an editable install of this package included."""
+    (packages,) = site_packages_of(venv)
+    (packages / "borrowed.pth").write_text(f"import site; site.addsitedir({str(PACKAGES)!r})\n", encoding="utf-8")
+
+
+def ready(config: PluginConfig, plugin_dirs: Path) -> None:
+    """Put a finished environment where an isolated plugin looks for its own."""
+    plugin = IsolatedVenvPlugin(config, [str(plugin_dirs)])
+    venv = plugin.plugin_path / ".venv"
+    if not venv.exists():
+        venv.symlink_to(_shared())
+    plugin._environment().commit()
+
+
+def isolated(folder: Path, code: str, **fields: Any) -> tuple[PluginConfig, Path]:
+    """A plugin package `mine` with a class `Mine`, and an environment for it.
+
+    Args:
+        folder: Gets `plugins/mine/`.
+        code: Of the package; what every plugin needs is imported already.
+
+    Returns:
+        Its configuration, and the folder for `plugin_dirs`.
+    """
+    plugins = folder / "plugins"
+    (plugins / "mine").mkdir(parents=True, exist_ok=True)
+    (plugins / "mine" / "__init__.py").write_text(PRELUDE + code, encoding="utf-8")
+    settings = {"class_name": "mine.Mine", **fields.pop("config", {})}
+    values = {"name": "mine", "hooks": ["tool_pre_invoke"], **fields}
+    config = PluginConfig(kind="isolated_venv", config=settings, **values)
+    ready(config, plugins)
+    return config, plugins
+
+
+PRELUDE = """
+import asyncio, os, signal, sys, time
+from cpex.framework import Plugin, PluginViolation, PluginViolationError, ToolPreInvokeResult
+from cpex.framework.models.result import PluginResult
+
+def denial(code):
+    violation = PluginViolation(reason="no", description="no", code=code)
+    return ToolPreInvokeResult(continue_processing=False, violation=violation)
+
+"""
+
+
+def running(pid: int) -> bool:
+    """Whether a process runs; one that has ended and was not asked for its status does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def until_gone(pid: int) -> None:
+    """Wait for a process to end, for ten seconds at most."""
+    async with asyncio.timeout(10):
+        # The operating system tells only parents.
+        while running(pid):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
