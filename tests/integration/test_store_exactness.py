@@ -19,12 +19,14 @@ PROCESSES = 8
 ATTEMPTS = 150
 LIMIT = 400
 WORKER = """
-import asyncio, sys
+import asyncio, os, sys
+from cpex.builtins.security.circuit import Circuit, Terms
 from cpex.builtins.store.opening import open_store
 from cpex.builtins.store.port import Rate
 
 target, attempts, limit = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 rate = Rate.per_minute(1, limit)
+terms = Terms(failures=1, rate=0, window_s=60, open_s=1, max_open_s=1, trial_s=60)
 
 async def main():
     store = open_store(target)
@@ -37,8 +39,12 @@ async def main():
         added = await store.add("counter", 1, now_s=1e9, limit=limit, ttl_s=60)
         slot = await store.take_slot("window", limit=limit, window_s=60, now_s=1e9)
         first = await store.compare_and_set(f"lock {number}", None, "mine", now_s=1e9)
-        print(*(name for name, accepted in [("bucket", taken.accepted), ("counter", added.accepted),
-                                            ("window", slot.accepted), ("lock", first)] if accepted))
+        circuit = Circuit(f"circuit {number}", terms)
+        await circuit.leave(store, "early", failed=True, now_s=1e9)
+        gate = await circuit.enter(store, str(os.getpid()), 1e9 + 1)
+        answers = {"bucket": taken.accepted, "counter": added.accepted, "window": slot.accepted, "lock": first,
+                   "trial": gate.passes}
+        print(*(name for name, accepted in answers.items() if accepted))
     await store.close()
 
 asyncio.run(main())
@@ -75,7 +81,7 @@ def test_eight_processes_together_get_exactly_the_limit(target: str) -> None:
             worker.communicate()
     assert [worker.returncode for worker in workers] == [0] * PROCESSES
     allowed = Counter(word for words in answers for word in words)
-    assert allowed == {"bucket": LIMIT, "counter": LIMIT, "window": LIMIT, "lock": ATTEMPTS}
+    assert allowed == {"bucket": LIMIT, "counter": LIMIT, "window": LIMIT, "lock": ATTEMPTS, "trial": ATTEMPTS}
 
 
 async def test_a_budget_and_its_refunds_survive_a_restart(target: str) -> None:

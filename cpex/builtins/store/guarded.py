@@ -16,7 +16,7 @@ from cpex.builtins.store.opening import check_target, open_store, store_kind
 from cpex.builtins.store.port import Store, StoreError
 from cpex.framework import PluginResult, PluginViolation, clock
 
-__all__ = ["STORE_UNAVAILABLE", "GuardedStore", "StoreSettings", "store_key"]
+__all__ = ["HTTP_SERVICE_UNAVAILABLE", "STORE_UNAVAILABLE", "GuardedStore", "StoreSettings", "store_key"]
 
 logger = logging.getLogger(__name__)
 
