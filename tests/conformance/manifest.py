@@ -25,7 +25,8 @@ class Requirement:
     """One behaviour that is promised."""
 
     id: str
-    """`D…`: a decision about where to depart from release 0.1. `S…`: a scenario of it that is kept."""
+    """`D…`: a decision about where to depart from release 0.1. `M…`: a weakness of its message format that is mended.
+    `S…`: a scenario of it that is kept."""
     behaviour: str
     source: str
     """A page with its heading, as `docs/reference/pipeline.md#order`, or the decision by its id."""

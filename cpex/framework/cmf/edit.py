@@ -6,7 +6,9 @@ lists above that. Everything beside the changed part is shared with the original
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from cpex.framework.cmf.message import (
     ContentPart,
@@ -16,9 +18,12 @@ from cpex.framework.cmf.message import (
     TextContent,
     ThinkingContent,
     ToolResultContentPart,
+    Unknown,
 )
 
-__all__ = ["Place", "place_name", "with_part", "with_text"]
+__all__ = ["Place", "checked_copy", "place_name", "with_part", "with_text"]
+
+Model = TypeVar("Model", bound=BaseModel)
 
 Place = tuple[int, ...]
 """Index of a part; inside a prompt's result then the index of the message and that of its part, and so on."""
@@ -78,4 +83,18 @@ def with_text(part: ContentPart, text: str) -> ContentPart:
         return part.model_copy(update={"content": resource})
     if isinstance(part, ToolResultContentPart | PromptResultContentPart):
         return part.model_copy(update={"content": part.content.model_copy(update={"content": text})})
-    raise TypeError(f"a part of kind `{part.content_type.value}` has no text that could be replaced")
+    kind = getattr(part.content_type, "value", part.content_type)
+    raise TypeError(f"a part of kind `{kind}` has no text that could be replaced")
+
+
+def checked_copy(model: Model, **changes: Any) -> Model:
+    """A copy with other values, checked as a new one is: what `model_copy(update={...})` does without checks.
+
+    Raises:
+        pydantic.ValidationError: A value does not fit, alone or beside the others.
+        TypeError: No field is called so.
+    """
+    if unknown := sorted(changes.keys() - type(model).model_fields.keys()):
+        raise TypeError(f"`{type(model).__name__}` has no {', '.join(f'`{name}`' for name in unknown)}")
+    # What was kept of unknown keys stays.
+    return type(model).model_validate({**dict(model), **changes}, context={"unknown": Unknown.KEEP})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from cpex.framework.cmf.jsontext import json_ready
-from cpex.framework.cmf.kinds import utf8_length
 
 if TYPE_CHECKING:
     # At run time the view imports this module.
@@ -44,7 +43,9 @@ def view_dict(
         form["hook"] = view.hook
     form |= _filled(uri=view.uri, name=view.name)
     if include_content:
-        form |= _content(view.content if ensure_ascii else view.text, view.size_bytes)
+        content, size = view.content if ensure_ascii else view.text, view.size_bytes
+        form |= {"content": content} if content is not None else {}
+        form |= {"size_bytes": size} if size is not None else {}
     form |= _filled(mime_type=view.mime_type)
     properties = view.properties
     if include_arguments:
@@ -66,12 +67,6 @@ def opa_input(view: MessageView, **choices: bool) -> dict[str, Any]:
 def _filled(**entries: Any) -> dict[str, Any]:
     """The entries that are not empty."""
     return {name: value for name, value in entries.items() if value}
-
-
-def _content(content: str | None, size_bytes: int | None) -> dict[str, Any]:
-    if content is not None:
-        return {"content": content, "size_bytes": utf8_length(content)}
-    return {} if size_bytes is None else {"size_bytes": size_bytes}
 
 
 def _context(view: MessageView) -> dict[str, Any]:

@@ -2,18 +2,21 @@
 
 A message is a role and a list of parts. Each part has a `content_type` that says which of twelve kinds it is. Text
 parts hold their text; the others hold one object, named `content`, that describes a call, a result, a document or a
-medium. Everything is frozen, so a change is a new value made with `model_copy(update={...})`, which runs no checks.
+medium. Everything is frozen, so a change is a new value made with `model_copy(update={...})`, which runs no checks;
+`cpex.framework.cmf.edit.checked_copy` runs them.
 
-One module, because a prompt's result holds messages again. How a message is read is in `view.py`.
+What becomes of keys and kinds that are unknown is said by the context of the validation: `{"unknown": word}`, see
+`Unknown`. One module, because a prompt's result holds messages again. How a message is read is in `view.py`.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
     BaseModel,
@@ -23,6 +26,8 @@ from pydantic import (
     Field,
     PlainSerializer,
     Tag,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
@@ -43,6 +48,7 @@ __all__ = [
     "ImageContentPart",
     "ImageSource",
     "Message",
+    "OpaqueContentPart",
     "PromptRequest",
     "PromptRequestContentPart",
     "PromptResult",
@@ -59,6 +65,7 @@ __all__ = [
     "ToolCallContentPart",
     "ToolResult",
     "ToolResultContentPart",
+    "Unknown",
     "VideoContentPart",
     "VideoSource",
 ]
@@ -111,10 +118,39 @@ class ResourceType(str, Enum):
     ARTIFACT = "artifact"
 
 
-class _Frozen(BaseModel):
-    """Base of everything in a message. Unknown keys are ignored."""
+class Unknown(str, Enum):
+    """What becomes of keys of parts, and of kinds of part, that this version does not know."""
 
-    model_config = ConfigDict(frozen=True)
+    IGNORE = "ignore"
+    """Keys are dropped, kinds are refused; the default."""
+    REFUSE = "refuse"
+    """Both are errors with their place."""
+    KEEP = "keep"
+    """Keys stay in `model_extra`, parts become `OpaqueContentPart`; both are written again as they were read."""
+
+
+def _unknown(info: ValidationInfo) -> Unknown:
+    context = info.context
+    return Unknown(context.get("unknown", Unknown.IGNORE)) if isinstance(context, Mapping) else Unknown.IGNORE
+
+
+class _Frozen(BaseModel):
+    """Base of everything in a message."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    @model_validator(mode="after")
+    def _judge_unknown_keys(self, info: ValidationInfo) -> Self:
+        extra = self.__pydantic_extra__
+        if not extra or (word := _unknown(info)) is Unknown.KEEP:
+            return self
+        if word is Unknown.REFUSE:
+            known = ", ".join(f"`{name}`" for name in type(self).model_fields)
+            raise ValueError(f"unknown {', '.join(f'`{key}`' for key in extra)}; known: {known}")
+        # Not anybody else's yet, so frozen or not makes no difference.
+        self.__pydantic_fields_set__.difference_update(extra)
+        extra.clear()
+        return self
 
 
 class ToolCall(_Frozen):
@@ -269,7 +305,7 @@ class DocumentSource(_Frozen):
 
 
 class ContentPart(_Frozen):
-    """Base class of all parts. A message takes only the twelve kinds below it."""
+    """Base class of all parts. A message takes only the twelve kinds below it, and opaque ones."""
 
     content_type: ContentType
 
@@ -358,12 +394,47 @@ class DocumentContentPart(ContentPart):
     content: DocumentSource
 
 
+class OpaqueContentPart(ContentPart):
+    """A part of a kind that this version does not know, with all that it holds in `model_extra`.
+
+    Read only where unknown things are to be kept. It has no view, so plugins that look at messages through views refuse
+    it; texts are found and replaced in it as in any part.
+    """
+
+    # mypy: the base says which kinds there are, and this one is none of them.
+    content_type: str  # type: ignore[assignment]
+
+    @model_validator(mode="after")
+    def _is_unknown(self) -> Self:
+        if self.content_type in ContentType._value2member_map_:
+            raise ValueError(f"`{self.content_type}` is a known kind of part; use its own class")
+        return self
+
+
+_OPAQUE = "opaque"
+
+
 def _kind_of(part: Any) -> str | None:
     """The kind of a part, or of a dict that is to become one; `None` is refused by pydantic, with its place."""
+    if isinstance(part, OpaqueContentPart):
+        return _OPAQUE
     kind = part.get("content_type") if isinstance(part, dict) else getattr(part, "content_type", None)
     if isinstance(kind, ContentType):
         return kind.value
     return kind if isinstance(kind, str) else None
+
+
+def _keep_unknown_kind(part: Any, info: ValidationInfo) -> Any:
+    if not isinstance(part, dict):
+        return part
+    kind = part.get("content_type")
+    if not isinstance(kind, str) or kind in ContentType._value2member_map_:
+        return part
+    if _unknown(info) is Unknown.KEEP:
+        # What it holds is not ours to judge, and a part that is kept keeps all.
+        return OpaqueContentPart.model_validate(part, context=info.context)
+    # SECURITY: the tag under which opaque parts are written is no kind that a message may come with.
+    return {**part, "content_type": None} if kind == _OPAQUE else part
 
 
 ContentPartUnion = Annotated[
@@ -378,10 +449,15 @@ ContentPartUnion = Annotated[
     | Annotated[ImageContentPart, Tag("image")]
     | Annotated[VideoContentPart, Tag("video")]
     | Annotated[AudioContentPart, Tag("audio")]
-    | Annotated[DocumentContentPart, Tag("document")],
+    | Annotated[DocumentContentPart, Tag("document")]
+    | Annotated[OpaqueContentPart, Tag(_OPAQUE)],
     Discriminator(_kind_of),
+    BeforeValidator(_keep_unknown_kind),
 ]
 """Any part; for `pydantic.TypeAdapter` and for fields of other models."""
+
+
+_VERSION = re.compile(r"2(\.[0-9]+)*")
 
 
 class Message(_Frozen):
@@ -390,10 +466,17 @@ class Message(_Frozen):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     schema_version: str = "2.0"
-    """Not checked."""
+    """Of the format; `2.` and any number."""
     role: Role
     content: list[ContentPartUnion] = Field(default_factory=list)
     channel: Channel | None = None
+
+    @field_validator("schema_version")
+    @classmethod
+    def _check_version(cls, version: str) -> str:
+        if not _VERSION.fullmatch(version):
+            raise ValueError(f"schema version `{version[:20]}` is not understood; known: 2.0 and later 2.x")
+        return version
 
     def iter_views(
         self, hook: str | None = None, extensions: Extensions | None = None, *, recursive: bool = False

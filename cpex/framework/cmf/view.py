@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cpex.framework.cmf.edit import Place, place_name, with_part, with_text
 from cpex.framework.cmf.facts import RequestFacts
 from cpex.framework.cmf.forms import opa_input, view_dict
-from cpex.framework.cmf.kinds import KINDS
+from cpex.framework.cmf.kinds import KINDS, utf8_length
 from cpex.framework.cmf.message import ContentPart, Message, Role
+from cpex.framework.cmf.readonly import read_only
 from cpex.framework.cmf.text import TextLeaf, iter_text
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class ViewAction(str, Enum):
 
     READ = "read"
     WRITE = "write"
-    """No part of a message writes."""
+    """A resource that stands before its hook: its content is about to be written."""
     EXECUTE = "execute"
     INVOKE = "invoke"
     SEND = "send"
@@ -68,6 +69,7 @@ _BY_ROLE = {
     Role.TOOL: (ViewAction.RECEIVE, False),
 }
 """Action, and whether it stands before the operation, of parts that do what their speaker does."""
+_BEFORE_RESOURCES = frozenset({"resource_pre_fetch", "cmf.resource_pre_fetch"})
 _VIEW_KINDS = {kind.value: kind for kind in ViewKind}
 
 
@@ -166,13 +168,19 @@ class MessageView(RequestFacts):
     @property
     def action(self) -> ViewAction:
         """What the part does."""
+        if self._is_written:
+            return ViewAction.WRITE
         fixed = self._facts.action
         return ViewAction(fixed) if fixed is not None else _BY_ROLE[self.role][0]
 
     @property
     def args(self) -> dict[str, Any] | None:
-        """The arguments of a tool call or prompt request: the part's own dict."""
-        return self._facts.args(self._part)
+        """The arguments of a tool call or prompt request, in containers that refuse edits with a `TypeError`.
+
+        What they hold beside dicts, lists and tuples is the message's own.
+        """
+        args: dict[str, Any] | None = read_only(self._facts.args(self._part))
+        return args
 
     @property
     def mime_type(self) -> str | None:
@@ -181,13 +189,24 @@ class MessageView(RequestFacts):
 
     @property
     def size_bytes(self) -> int | None:
-        """Bytes: what a resource says of itself, else the UTF-8 length of `content`, else the length of the blob."""
+        """Bytes: what a resource says of itself, else the UTF-8 length of `content`, else the length of the blob.
+
+        What a resource says need not be true; `measured_bytes` believes nothing.
+        """
         return self._facts.size_bytes(self._part)
 
     @property
+    def measured_bytes(self) -> int | None:
+        """Bytes that are there: the UTF-8 length of `content`, else the length of the blob; `None` without either."""
+        if (content := self.content) is not None:
+            return utf8_length(content)
+        blob = getattr(getattr(self._part, "content", None), "blob", None)
+        return len(blob) if blob is not None else None
+
+    @property
     def properties(self) -> dict[str, Any]:
-        """What only parts of this kind have: `{name: value}`, in a dict of its own."""
-        return self._facts.properties(self._part)
+        """What only parts of this kind have: `{name: value}`, in a dict of its own; annotations refuse edits."""
+        return {name: read_only(value) for name, value in self._facts.properties(self._part).items()}
 
     @property
     def index(self) -> int | None:
@@ -202,6 +221,8 @@ class MessageView(RequestFacts):
     @property
     def is_pre(self) -> bool:
         """Whether the part stands before its operation: it asks for something."""
+        if self._is_written:
+            return True
         fixed = self._facts.is_pre
         return fixed if fixed is not None else _BY_ROLE[self.role][1]
 
@@ -209,6 +230,11 @@ class MessageView(RequestFacts):
     def is_post(self) -> bool:
         """Whether the part stands after its operation: it brings something."""
         return not self.is_pre
+
+    @property
+    def _is_written(self) -> bool:
+        # What is read does not exist before it is read: a resource with its content is there to be written.
+        return self._kind is ViewKind.RESOURCE and self._hook in _BEFORE_RESOURCES
 
     @property
     def is_tool(self) -> bool:
@@ -241,11 +267,11 @@ class MessageView(RequestFacts):
 
     def get_arg(self, name: str, default: Any = None) -> Any:
         """One argument; `default` only when there is none of that name."""
-        return (self.args or {}).get(name, default)
+        return read_only((self._facts.args(self._part) or {}).get(name, default))
 
     def has_arg(self, name: str) -> bool:
         """Whether there is an argument of that name."""
-        return name in (self.args or {})
+        return name in (self._facts.args(self._part) or {})
 
     def get_property(self, name: str, default: Any = None) -> Any:
         """One of `properties`; `default` only when there is none of that name."""
@@ -317,8 +343,8 @@ class MessageView(RequestFacts):
         """The view as a dict; entries that are empty are left out, headers with credentials always.
 
         Keys: `kind`, `role`, `is_pre`, `is_post`, `action`, `hook`, `uri`, `name`, `content`, `size_bytes`,
-        `mime_type`, `arguments`, `properties`, `extensions`. Arguments and annotations are the part's own objects, JSON
-        or not.
+        `mime_type`, `arguments`, `properties`, `extensions`. Arguments and annotations refuse edits, and are JSON or
+        not.
 
         Args:
             include_content: Whether to tell text and size.

@@ -6,18 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Departure:
-    """One decision to differ."""
-
-    decision: str
-    topic: str
-    published: str
-    here: str
-
+from .departure import Departure
+from .departures_of_messages import MESSAGES
 
 FAILING: tuple[Departure, ...] = (
     Departure(
@@ -224,5 +214,6 @@ CHAPTERS: tuple[tuple[str, tuple[Departure, ...]], ...] = (
     ("The payload belongs to the host", PAYLOADS),
     ("Time and tasks", TIME),
     ("Managers, loading, replies", MANAGERS),
+    ("Messages", MESSAGES),
 )
 """`(heading of the page, rows)`."""

@@ -170,6 +170,7 @@ class Impostor(BaseModel):
     text: str = "a"
 
 
+@pytest.mark.conformance("M12")
 @pytest.mark.parametrize(
     "element",
     [
@@ -201,6 +202,7 @@ def test_a_resource_has_text_or_bytes_but_not_both(content: str, blob: bytes) ->
         Resource(**REFERENCE, content=content, blob=blob)
 
 
+@pytest.mark.conformance("M15")
 def test_a_blob_is_written_as_text_where_it_is_text_and_marked_where_it_is_not() -> None:
     def written(blob: bytes | str) -> Any:
         return json.loads(Resource(**REFERENCE, blob=blob).model_dump_json())["blob"]

@@ -54,6 +54,7 @@ def resource(**fields: Any) -> ResourceContentPart:
     return ResourceContentPart(content=Resource(**fields))
 
 
+@pytest.mark.conformance("M1")
 def test_texts_are_replaced_at_any_depth_and_what_lies_beside_is_shared() -> None:
     nested = Message(role=Role.USER, content=[TextContent(text="a secret")])
     call = ToolCall(tool_call_id="secret", name="get", arguments={"q": ["a secret", {"deep": "secret"}], "n": 1})

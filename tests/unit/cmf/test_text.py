@@ -37,6 +37,7 @@ def encoded(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
+@pytest.mark.conformance("M1")
 def test_every_text_of_a_message_is_found_with_its_path() -> None:
     nested = Message(role=Role.USER, content=[TextContent(text="nested")])
     message = Message(
@@ -90,6 +91,7 @@ def test_a_view_gives_the_texts_of_its_part_with_paths_from_the_message() -> Non
     assert [leaf[:2] for leaf in last.iter_text()] == [("content[0].content.messages[0].content[1].text", "b")]
 
 
+@pytest.mark.conformance("M1")
 @pytest.mark.parametrize(
     ("kind", "data", "found"),
     [

@@ -85,6 +85,7 @@ def test_parts_without_an_address_match_nothing() -> None:
             assert not view.matches_uri_pattern(pattern)
 
 
+@pytest.mark.conformance("M6")
 def test_one_tool_cannot_pass_for_another() -> None:
     assert tool("a", "b/c").uri == tool("a/b", "c").uri == "tool://a/b/c"
     assert tool("a", "b/c").matches_uri_pattern("tool://a/b/c")
@@ -112,6 +113,7 @@ def test_prompts_and_results_have_addresses_too() -> None:
     assert answer.matches_uri_pattern("tool_result://*")
 
 
+@pytest.mark.conformance("M5")
 @pytest.mark.parametrize(
     ("pattern", "uri", "matches"),
     [

@@ -1,7 +1,11 @@
 """What a view tells of a part, of the request, and of its place."""
 
+import copy
+import json
 import logging
-from collections.abc import Iterator
+import operator
+import pickle
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +18,8 @@ from cpex.framework.cmf.message import (
     PromptResultContentPart,
     Resource,
     ResourceContentPart,
+    ResourceRefContentPart,
+    ResourceReference,
     Role,
     TextContent,
     ToolCall,
@@ -35,6 +41,7 @@ from cpex.framework.extensions import (
     SubjectExtension,
     SubjectType,
 )
+from cpex.framework.hooks.message import MessageHookType
 
 REFERENCE = {"resource_request_id": "r1", "uri": "file:///a", "resource_type": "file"}
 SOURCE = {"type": "url", "data": "https://x/y", "media_type": "a/b"}
@@ -152,6 +159,7 @@ def test_a_resource_knows_its_size_or_is_measured(resource: dict[str, Any], size
     assert view_of("resource", **resource).size_bytes == size
 
 
+@pytest.mark.conformance("M3")
 @pytest.mark.parametrize(
     ("result", "content", "text"),
     [
@@ -214,7 +222,7 @@ def test_half_a_surrogate_pair_has_a_size() -> None:
 def test_arguments_are_asked_by_name() -> None:
     view = view_of("tool_call", arguments={"a": None})
     assert isinstance(view.raw, ToolCallContentPart)
-    assert view.args is view.raw.content.arguments
+    assert view.args == view.raw.content.arguments
     assert view.get_arg("a", 1) is None
     assert view.get_arg("b", 1) == 1
     assert (view.has_arg("a"), view.has_arg("b")) == (True, False)
@@ -222,6 +230,64 @@ def test_arguments_are_asked_by_name() -> None:
     assert text.args is None
     assert text.get_arg("a", 1) == 1
     assert not text.has_arg("a")
+
+
+@pytest.mark.conformance("M11")
+def test_what_a_view_hands_out_cannot_be_edited() -> None:
+    call = view_of("tool_call", arguments={"q": [{"a": 1}], "t": ([1],)})
+    annotated = view_of("resource", annotations={"by": ["me"]})
+    assert isinstance(call.args, dict)
+    assert json.loads(json.dumps(call.args)) == {"q": [{"a": 1}], "t": [[1]]}
+    edits: list[Callable[[], Any]] = [
+        lambda: operator.setitem(call.args, "q", 1),  # type: ignore[call-overload]
+        lambda: call.get_arg("q").append(1),
+        lambda: call.get_arg("q")[0].update(a=2),
+        lambda: call.get_arg("t")[0].clear(),
+        lambda: call.to_dict()["arguments"].pop("q"),
+        lambda: annotated.properties["annotations"]["by"].insert(0, 1),
+        lambda: annotated.get_property("annotations").setdefault("x", 1),
+        lambda: annotated.to_dict()["properties"]["annotations"].popitem(),
+    ]
+    for edit in edits:
+        with pytest.raises(TypeError, match=r"^a view of a message is read-only; edit a copy, and put it into"):
+            edit()
+    raw: Any = call.raw
+    assert raw.content.arguments == {"q": [{"a": 1}], "t": ([1],)}
+
+
+def test_copies_of_what_a_view_hands_out_are_plain() -> None:
+    args = view_of("tool_call", arguments={"q": [{"a": 1}]}).args
+    assert args is not None
+    for made in (copy.deepcopy(args), pickle.loads(pickle.dumps(args))):
+        assert made == {"q": [{"a": 1}]}
+        made["q"][0]["a"] = made["x"] = 2
+        assert (type(made), type(made["q"]), type(made["q"][0])) == (dict, list, dict)
+    for made in (dict(args), args.copy(), copy.copy(args), {**args}, args | {}):
+        made["q"] = 1
+    assert [type(args["q"].copy()), type(copy.copy(args["q"])), type(args["q"][:])] == [list, list, list]
+
+
+def test_arguments_that_contain_themselves_or_are_nested_deeply_are_handed_out() -> None:
+    value: dict[str, Any] = {}
+    value["self"] = value
+    args = view_of("tool_call", arguments={"v": value, "deep": deep()}).args
+    assert args is not None
+    assert args["v"]["self"] is args["v"]
+
+
+@pytest.mark.conformance("M20")
+@pytest.mark.parametrize("hook", ["cmf.resource_pre_fetch", MessageHookType.RESOURCE_PRE_FETCH])
+def test_a_resource_that_stands_before_its_hook_is_written(hook: str) -> None:
+    resource = Resource(resource_request_id="r", uri="file:///a", resource_type="file", content="new")
+    reference = ResourceReference(resource_request_id="r", uri="file:///a", resource_type="file")
+    parts: list[ContentPart] = [ResourceContentPart(content=resource), ResourceRefContentPart(content=reference)]
+    written, read = iter_views(Message(role="user", content=parts), hook)
+    assert (written.action, written.is_pre, written.is_post) == (ViewAction.WRITE, True, False)
+    assert written.to_dict()["action"] == "write"
+    assert (read.action, read.is_pre) == (ViewAction.READ, True)
+    for other in (None, "cmf.resource_post_fetch", "cmf.llm_input"):
+        view = next(iter_views(Message(role="user", content=parts), other))
+        assert (view.action, view.is_pre) == (ViewAction.READ, False)
 
 
 def test_views_follow_the_parts_and_know_the_hook() -> None:
@@ -274,6 +340,7 @@ def said(text: str, role: str = "user") -> Message:
     return Message(role=role, content=[TextContent(text=text)])
 
 
+@pytest.mark.conformance("M2")
 def test_nested_messages_are_viewed_on_request_with_their_role_and_place() -> None:
     inner = Message(
         role="assistant", content=[TextContent(text="x"), prompt_result(said("deep")), TextContent(text="y")]
@@ -317,6 +384,7 @@ def test_nesting_of_any_depth_is_viewed() -> None:
 # Changes.
 
 
+@pytest.mark.conformance("M4")
 def test_the_part_behind_a_view_is_replaced_at_any_depth_and_the_original_stays() -> None:
     message = Message(role="user", content=[TextContent(text="a"), prompt_result(said("b"), said("c"))])
     before = message.model_copy(deep=True)
@@ -408,6 +476,7 @@ def test_facts_that_are_missing_have_an_empty_answer(name: str, extensions: Exte
     assert value is not None or ABSENT[name] is None
 
 
+@pytest.mark.conformance("M18")
 def test_facts_of_the_request_are_flat() -> None:
     view = view_of("tool_call", extensions=FULL)
     assert (view.environment, view.request_id, view.trace_id) == ("prod", "r", "t")
@@ -433,6 +502,7 @@ def test_headers_are_read_whatever_their_case_and_written_never() -> None:
         view.claims["X"] = "y"  # type: ignore[index]
 
 
+@pytest.mark.conformance("M7")
 def test_profiles_are_found_by_address_then_by_qualified_name_then_by_name() -> None:
     def found(kind: str, *keys: str, **content: Any) -> str | None:
         objects = {key: ObjectSecurityProfile(managed_by=key) for key in keys}
