@@ -163,6 +163,7 @@ _SUBMODULES = frozenset(
         "memory",
         "models",
         "observability",
+        "pdp",
         "pipeline",
         "protocols",
         "registry",
