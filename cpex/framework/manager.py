@@ -213,6 +213,7 @@ class _Manager(_ManagerState):
                 await self._registry.shutdown()
             self._failed = {}
             await self._start_plugins()
+            self._get_executor().not_started = frozenset(self._failed)
             self._initialized = True
             self._warned = False
             logger.info("Plugin manager initialized with %d plugins", self.plugin_count)
@@ -238,6 +239,7 @@ class _Manager(_ManagerState):
                 return
             await self._get_executor().drain()
             await self._registry.shutdown()
+            self._get_executor().not_started = frozenset()
             self._initialized = False
             logger.info("Plugin manager shut down")
 

@@ -1,17 +1,14 @@
-"""The Prometheus metrics of hook calls, and the rule that one registry holds them once.
+"""The Prometheus metrics of hook calls: names, labels, and what counts as what.
 
-A registry refuses a second metric of the same name, and several managers of one process may share a registry. So sets
-are kept per registry and namespace, for as long as the registry lives. This module decides names, labels and what
-counts as what; when something is counted is the plugin's business.
+When something is counted is the plugin's business.
 """
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
+from cpex.builtins.observability._registries import made_once
 from cpex.framework import ControlExecutionRecord, ControlExecutionStatus
 
 if TYPE_CHECKING:
@@ -48,6 +45,8 @@ class MetricSet:
         """
         from prometheus_client import Counter, Histogram
 
+        from cpex.builtins.observability._live_state import LiveState
+
         self.shape = shape
         self._tools: set[str] = set()
         tool = ("tool",) if shape.tool_label else ()
@@ -78,6 +77,7 @@ class MetricSet:
             (*per_plugin, "status"),
         )
         self._plugin_seconds = seconds("plugin_duration_seconds", "Duration of a plugin's turn.", per_plugin)
+        registry.register(LiveState(shape.namespace))
 
     def count_event(self, hook: str, tool: str | None) -> None:
         """Count a turn of the metrics plugin itself."""
@@ -118,24 +118,10 @@ class MetricSet:
         return (name,)
 
 
-_lock = threading.Lock()
-_sets: WeakKeyDictionary[CollectorRegistry, dict[str, MetricSet]] = WeakKeyDictionary()
-
-
 def metric_set(shape: Shape, registry: CollectorRegistry) -> MetricSet:
     """The set of a registry and namespace, made at the first request.
 
     Raises:
         ValueError: The registry holds such a set in another shape, or foreign metrics of the same names.
     """
-    with _lock:
-        known = _sets.setdefault(registry, {})
-        found = known.get(shape.namespace)
-        if found is None:
-            found = known[shape.namespace] = MetricSet(shape, registry)
-        elif found.shape != shape:
-            raise ValueError(
-                f"metrics of namespace `{shape.namespace}` exist in this registry with other buckets or labels; "
-                "give both plugins the same settings, or another `namespace`"
-            )
-        return found
+    return made_once(registry, shape.namespace, shape, lambda: MetricSet(shape, registry))

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import pkgutil
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
 from cpex.builtins.observability._endpoint import Endpoint, close_endpoint, open_endpoint
 from cpex.builtins.observability._facts import entity_of
 from cpex.builtins.observability._metric_set import MetricSet, Shape, metric_set
 from cpex.builtins.observability._observer import HookCall, HookObserver
+from cpex.builtins.observability._registries import Buckets, find_registry
 from cpex.framework import ControlExecutionRecord, PluginConfig, PluginError, PluginErrorModel
 from cpex.framework.models import HookOutcome
 
@@ -36,7 +36,7 @@ class MetricsSettings(BaseModel, extra="forbid", frozen=True):
 
     namespace: str = Field(default="cpex", pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")
     """What every metric's name starts with."""
-    buckets: tuple[float, ...] = DEFAULT_BUCKETS_S
+    buckets: Buckets = DEFAULT_BUCKETS_S
     """Upper bounds of the duration histograms, in seconds, growing."""
     tool_label: bool = False
     """Adds the label `tool` to the counters of hook calls."""
@@ -48,13 +48,6 @@ class MetricsSettings(BaseModel, extra="forbid", frozen=True):
     """Serve the metrics over HTTP on this port; 0 takes a free one. Without it nothing listens."""
     address: str = "127.0.0.1"
     """What to listen on. The endpoint has no authentication."""
-
-    @field_validator("buckets")
-    @classmethod
-    def _check_buckets(cls, buckets: tuple[float, ...]) -> tuple[float, ...]:
-        if not buckets or list(buckets) != sorted(set(buckets)) or buckets[0] <= 0:
-            raise ValueError("buckets are positive numbers of seconds, each larger than the one before")
-        return buckets
 
 
 class MetricsPlugin(HookObserver):
@@ -98,7 +91,7 @@ class MetricsPlugin(HookObserver):
         settings = self._settings
         shape = Shape(settings.namespace, settings.buckets, settings.tool_label, settings.max_tools)
         try:
-            registry = self._find_registry()
+            registry = self._registry or find_registry(settings.registry)
             metrics = metric_set(shape, registry)
             if settings.port is not None:
                 self._endpoint = open_endpoint(settings.address, settings.port, registry)
@@ -148,18 +141,6 @@ class MetricsPlugin(HookObserver):
         if self._metrics is None:
             raise self._unavailable("initialize the plugin first")
         return self._metrics
-
-    def _find_registry(self) -> CollectorRegistry:
-        from prometheus_client import REGISTRY, CollectorRegistry
-
-        if self._registry is not None:
-            return self._registry
-        if self._settings.registry is None:
-            return REGISTRY
-        found: Any = pkgutil.resolve_name(self._settings.registry)
-        if not isinstance(found, CollectorRegistry):
-            raise ValueError(f"`{self._settings.registry}` is {type(found).__name__}, expected a CollectorRegistry")
-        return found
 
     def _unavailable(self, cause: object) -> PluginError:
         where = f"on {self._settings.address}:{self._settings.port} " if isinstance(cause, OSError) else ""

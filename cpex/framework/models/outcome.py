@@ -25,6 +25,8 @@ class HookOutcome:
     """One record per plugin that took part; those of background plugins may still be pending."""
     duration_ns: int = 0
     """Nanoseconds from entry to decision."""
+    decided_ns: int = 0
+    """When it was decided, on the stopwatch of `cpex.framework.clock.elapsed_ns`: observers are told a little later."""
     session: str | None = None
     """The conversation, when the host has told it."""
     user: Any = None

@@ -143,7 +143,7 @@ def start_background(call: ExecutionContext, background: Background) -> list[asy
     task = background.spawn(functools.partial(_run_all, call, turns, redaction, background), what)
     if task is not None:
         return [task]
-    background.refused += len(turns) - 1
+    background.count_refused(len(turns) - 1)
     for turn in turns:
         _skip(turn.record, "background_limit")
     return []
@@ -166,7 +166,7 @@ async def _run_all(
         for task in followers:
             await task
     except RedactionFailed:
-        background.skipped += len(turns)
+        background.count_skipped(len(turns))
         for turn in turns:
             _skip(turn.record, "redaction_failed")
         logger.error("Background plugins were skipped: the payload of hook %s could not be redacted", call.plan.hook)
@@ -251,7 +251,7 @@ async def _tell(outcome: HookOutcome, observer: Observer, redaction: Redaction, 
     except RedactionFailed:
         # The outcome is still told (refunds depend on it), without what may not be shown.
         payload = None
-        background.skipped += 1
+        background.count_skipped(1)
     try:
         # An outcome of its own, as far as it can be changed.
         own = replace(

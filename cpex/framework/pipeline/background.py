@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from cpex.framework import clock
+from cpex.framework.observability import count_lost_background_work
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +52,18 @@ class Background:
         task.add_done_callback(self._tasks.discard)
         return task
 
+    def count_refused(self, turns: int) -> None:
+        """Count turns that were not taken because the limit was reached."""
+        self.refused += turns
+        count_lost_background_work(refused=turns)
+
+    def count_skipped(self, turns: int) -> None:
+        """Count turns that were not taken because the payload could not be redacted for them."""
+        self.skipped += turns
+        count_lost_background_work(skipped=turns)
+
     def _refuse(self, what: str) -> None:
-        self.refused += 1
+        self.count_refused(1)
         now = clock.monotonic()
         if self._warned_at is None or now - self._warned_at >= WARN_EVERY_S:
             self._warned_at = now

@@ -507,6 +507,7 @@ class ExecutionContext(PhaseState):
             payload=None,
             executions=self.records(),
             duration_ns=self.decided_ns - self.started_ns,
+            decided_ns=self.decided_ns,
             session=session_of(context, self.extensions),
             user=copy_tree(context.user),
             tenant_id=context.tenant_id,

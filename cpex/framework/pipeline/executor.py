@@ -15,7 +15,7 @@ from cpex.framework.memory.size import content_bytes, fits
 from cpex.framework.models.context import GlobalContext, PluginContext, PluginContextTable
 from cpex.framework.models.mode import ControlExecutionStatus
 from cpex.framework.models.result import PluginResult
-from cpex.framework.observability import ObservabilityProvider
+from cpex.framework.observability import ObservabilityProvider, watch_engine
 from cpex.framework.pipeline.aftermath import start_background, tell_observers
 from cpex.framework.pipeline.background import Background
 from cpex.framework.pipeline.call import ExecutionContext
@@ -38,6 +38,7 @@ class Executor:
         timeout: Seconds for each plugin that has no limit of its own; `None` means no limit.
         hook_policies: Writable fields by hook.
         background: Owner of everything that outlives its call.
+        not_started: Names of plugins that its manager started without.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class Executor:
         self.execution_pool = execution_pool
         self.background = Background(background_limit, drain_timeout_s)
         self.disabled = self._runtime_disabled = Disabled()
+        self.not_started: frozenset[str] = frozenset()
         self._measured: dict[int, weakref.ref[Any]] = {}
         self._compiled: dict[tuple[Any, ...], HookPlan] = {}
+        watch_engine(self)
 
     async def run(
         self,

@@ -7,26 +7,35 @@ import re
 import subprocess
 import sys
 from datetime import UTC, datetime
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry
+from http_receivers import receiving
+from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import BaseModel
 
 from cpex.builtins.observability._metric_set import Shape, metric_set
 from cpex.builtins.observability.audit_log import AuditLogPlugin, AuditLogSettings
+from cpex.builtins.observability.file_sink import FileSinkPlugin, FileSinkSettings
+from cpex.builtins.observability.latency_tracker import LatencyTrackerPlugin, LatencyTrackerSettings
 from cpex.builtins.observability.metrics import MetricsPlugin, MetricsSettings
 from cpex.builtins.observability.request_tracer import RequestTracerPlugin, RequestTracerSettings
-from cpex.framework import GlobalContext, PluginConfig, ToolPreInvokePayload, clock
+from cpex.builtins.observability.webhook import WebhookPlugin, WebhookSettings
+from cpex.framework import GlobalContext, PluginConfig, ToolPostInvokePayload, ToolPreInvokePayload, clock
 
 PAGES = Path(__file__).parents[4] / "docs" / "plugins"
 PLUGINS = [
     ("audit_log", AuditLogPlugin, AuditLogSettings),
     ("request_tracer", RequestTracerPlugin, RequestTracerSettings),
     ("metrics", MetricsPlugin, MetricsSettings),
+    ("latency_tracker", LatencyTrackerPlugin, LatencyTrackerSettings),
+    ("webhook", WebhookPlugin, WebhookSettings),
+    ("file_sink", FileSinkPlugin, FileSinkSettings),
 ]
+SHORT_NAMES = {"webhook": WebhookPlugin, "file": FileSinkPlugin}
 
 
 def page(name: str) -> str:
@@ -53,7 +62,7 @@ def rows(name: str, heading: str) -> list[list[str]]:
 @pytest.mark.parametrize(("name", "plugin", "settings"), PLUGINS)
 def test_the_example_is_a_valid_configuration(name: str, plugin: Any, settings: type[BaseModel]) -> None:
     entry = configured(name)
-    assert entry["kind"] == f"observability.{plugin.__name__}"
+    assert entry["kind"] == f"observability.{plugin.__name__}" or SHORT_NAMES[entry["kind"]] is plugin
     plugin(PluginConfig.model_validate(entry))
 
 
@@ -78,11 +87,18 @@ def test_every_metric_is_described_with_its_labels() -> None:
     assert described["cpex_plugin_turns_missed_total"] == ["plugin", "hook", "status"]
 
 
+def test_every_plugin_is_known_by_its_names() -> None:
+    known = {each.name: each.load() for each in entry_points(group="cpex.plugins")}
+    assert all(known[f"observability.{plugin.__name__}"] is plugin for _, plugin, _ in PLUGINS)
+    assert {name: known[name] for name in SHORT_NAMES} == SHORT_NAMES
+
+
 def test_heavy_libraries_are_not_loaded_before_a_plugin_runs() -> None:
     program = (
         "import sys, cpex.builtins.observability.audit_log, cpex.builtins.observability.metrics, "
-        "cpex.builtins.observability.request_tracer; "
-        "print([name for name in ('opentelemetry', 'prometheus_client') if name in sys.modules])"
+        "cpex.builtins.observability.request_tracer, cpex.builtins.observability.latency_tracker, "
+        "cpex.builtins.observability.webhook, cpex.builtins.observability.file_sink; "
+        "print([name for name in ('opentelemetry', 'prometheus_client', 'httpx2') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
@@ -110,6 +126,52 @@ async def test_the_audit_page_shows_what_is_written(
         # And with it the hash.
         assert len(decisions["decision"].pop("hash")) == 64
     assert written == shown
+
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+ANN = GlobalContext(request_id="r1", user="ann")
+
+
+def without_durations(record: dict[str, Any]) -> dict[str, Any]:
+    """A decision but for what is real time, whatever the clock says."""
+    plugins = [{key: value for key, value in each.items() if key != "duration_us"} for each in record["plugins"]]
+    return {**record, "plugins": plugins, "duration_us": None}
+
+
+async def test_the_page_of_the_webhook_shows_what_arrives(running: Any, allow_list: dict[str, Any]) -> None:
+    entry = configured("webhook")
+    with receiving() as receiver, clock.use_clock(clock.FixedClock(NOON)):
+        entry["config"] |= {"url": receiver.url}
+        async with running(allow_list, entry) as manager:
+            await manager.invoke_hook("tool_pre_invoke", ToolPreInvokePayload(name="delete"), ANN)
+        arrived = receiver.next()
+    shown = json.loads(block("webhook", "json"))
+    assert list(map(without_durations, arrived.events)) == list(map(without_durations, shown["events"]))
+    assert arrived.headers["webhook-signature"].startswith("v1,")
+
+
+async def test_the_page_of_the_file_sink_shows_what_is_written(
+    running: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with clock.use_clock(clock.FixedClock(NOON)):
+        async with running(configured("file_sink")) as manager:
+            await manager.invoke_hook("tool_pre_invoke", ToolPreInvokePayload(name="search"), ANN)
+    (written,) = map(json.loads, lines(tmp_path / "cpex-events.jsonl"))
+    assert without_durations(written) == without_durations(json.loads(block("file_sink", "json")))
+
+
+async def test_the_page_of_the_latency_tracker_shows_what_is_scraped(running: Any, monkeypatch: Any) -> None:
+    registry = CollectorRegistry()
+    # A registry of the test's own, in the place of the process's.
+    monkeypatch.setattr("prometheus_client.REGISTRY", registry)
+    with clock.use_clock(clock.FixedClock(NOON)) as now:
+        async with running(configured("latency_tracker")) as manager:
+            await manager.invoke_hook("tool_pre_invoke", ToolPreInvokePayload(name="search"), ANN)
+            await manager.executor.drain()
+            now.advance(2)
+            await manager.invoke_hook("tool_post_invoke", ToolPostInvokePayload(name="search", result="ok"), ANN)
+    assert set(block("latency_tracker", "text").splitlines()) <= set(generate_latest(registry).decode().splitlines())
 
 
 def test_the_audit_page_shows_what_the_command_prints(tmp_path: Path) -> None:
