@@ -32,6 +32,8 @@ RANKS = {room: rank for rank, group in enumerate(GROUPS, start=1) for room in gr
 LIGHT = 3
 """Up to this rank, modules import the standard library and pydantic only."""
 TRANSPORTS = {"external", "isolated"}
+EXTERNAL_TRANSPORTS = {"mcp", "grpc", "unix"}
+"""Rooms of the external ones; what lies beside them, the messages included, is shared."""
 LIGHT_PACKAGES = {"pydantic", "pydantic_core", "typing_extensions", "cpex"}
 FOR_WEB_SERVERS = {"cpex.framework.responses"}
 """Modules that are of use only beside a web framework, and imported by nothing of ours when it is imported itself."""
@@ -113,7 +115,7 @@ def transport_of(module: str) -> str | None:
     """The transport that a module belongs to; `None` for others, and for what transports share."""
     parts = module.split(".")
     if room_of(module) == "external":
-        return parts[3] if len(parts) > 3 and (PACKAGE / "framework" / "external" / parts[3]).is_dir() else None
+        return parts[3] if len(parts) > 3 and parts[3] in EXTERNAL_TRANSPORTS else None
     return "isolated" if room_of(module) == "isolated" else None
 
 

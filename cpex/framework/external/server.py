@@ -81,6 +81,11 @@ class ExternalPluginServer:
         """The configuration that is served."""
         return self._config
 
+    @property
+    def running(self) -> bool:
+        """Whether the plugins are running."""
+        return self._initialized
+
     async def initialize(self) -> bool:
         """Make and initialise the plugins. Does nothing when that is done.
 

@@ -1,0 +1,71 @@
+"""What the start commands of all plugin servers do alike: logs on stderr, orderly ends, exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+
+from cpex.framework.errors import ConfigError, PluginLoadError
+from cpex.framework.settings import _EnvSettings
+
+__all__ = ["LOOPBACK", "run_until_stopped", "warn_of_open_door"]
+
+logger = logging.getLogger(__name__)
+
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
+"""Hosts that only this machine reaches."""
+
+
+class _LogSettings(_EnvSettings):
+    """The one setting about logs; the rest of the environment is nobody's business here."""
+
+    log_level: str = "INFO"
+
+
+def run_until_stopped(serve: Callable[[], Awaitable[None]], log_level: str | None = None) -> None:
+    """Run a server until SIGINT or SIGTERM, then let it clean up.
+
+    Args:
+        log_level: Wins over `PLUGINS_LOG_LEVEL`.
+
+    Raises:
+        SystemExit: With 0 after a signal, with 1 when the server failed; the reason is on stderr.
+    """
+    level = (log_level or _LogSettings().log_level).upper()
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        asyncio.run(_until_signalled(serve))
+    except (ConfigError, PluginLoadError, OSError, ValueError) as error:
+        # Mistakes of an operator: their text says what to do, a traceback would only hide it.
+        print(f"error: {error}" if not str(error).startswith("error") else error, file=sys.stderr)  # noqa: T201
+        raise SystemExit(1) from None
+    except Exception:
+        logger.exception("The plugin server failed")
+        raise SystemExit(1) from None
+    raise SystemExit(0)
+
+
+def warn_of_open_door(host: str, *, authenticated: bool) -> None:
+    """Tell the operator of a server that other machines reach and that asks nobody who they are."""
+    if host not in LOOPBACK and not authenticated:
+        logger.warning(
+            "The plugin server listens on %s, where other machines may reach it, and asks for no client certificate: "
+            "whoever connects can call its plugins and read their configuration; require one, or bind to 127.0.0.1",
+            host,
+        )
+
+
+async def _until_signalled(serve: Callable[[], Awaitable[None]]) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(serve())
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Not on every platform; there the default handlers end the process.
+        with contextlib.suppress(NotImplementedError):
+            loop.add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
