@@ -95,8 +95,8 @@ def _json(value: Any, max_bytes: int) -> str:
         return f"<more than {max_bytes} bytes>"
 
 
-def parent_context(payload: Any, extensions: Any) -> Context | None:
-    """The OpenTelemetry context that a span is made in; `None` is the current one.
+def parent_context(payload: Any, extensions: Any) -> Context:
+    """The OpenTelemetry context that a span is made in.
 
     The request names its trace in the W3C header `traceparent` (the http extension's headers, else the payload's), or
     in `trace_id` and `span_id` of the request extension. The host's own current span goes before these when it is part
@@ -104,16 +104,28 @@ def parent_context(payload: Any, extensions: Any) -> Context | None:
 
     Source: W3C Trace Context, section 3.2.
     """
-    from opentelemetry import trace
+    from opentelemetry import context
 
     named = _named_context(payload, extensions)
-    if named is None:
-        return None
+    return context.get_current() if named is None or same_trace(named) else named
+
+
+def same_trace(named: Context) -> bool:
+    """Whether the current span belongs to the trace that a context names, or the context names none."""
+    from opentelemetry import trace
+
     parent = trace.get_current_span(named).get_span_context()
     current = trace.get_current_span().get_span_context()
-    if not parent.is_valid or (current.is_valid and current.trace_id == parent.trace_id):
-        return None
-    return named
+    return not parent.is_valid or (current.is_valid and current.trace_id == parent.trace_id)
+
+
+def traceparent_context(text: str) -> Context | None:
+    """The context that the text of a `traceparent` header names; `None` when it is none."""
+    from opentelemetry import trace
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    named = TraceContextTextMapPropagator().extract({"traceparent": text})
+    return named if trace.get_current_span(named).get_span_context().is_remote else None
 
 
 def _named_context(payload: Any, extensions: Any) -> Context | None:
@@ -148,4 +160,12 @@ def _request_context(request: Any) -> SpanContext | None:
     return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
 
-__all__ = ["content_attributes", "parent_context", "request_attributes", "span_name", "time_ns"]
+__all__ = [
+    "content_attributes",
+    "parent_context",
+    "request_attributes",
+    "same_trace",
+    "span_name",
+    "time_ns",
+    "traceparent_context",
+]

@@ -1,14 +1,15 @@
-"""OpenTelemetry spans of what goes through the hooks: one for a tool call, with what was decided about it."""
+"""OpenTelemetry spans of what goes through the hooks: of a tool call, of the hooks around it, and of each plugin."""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
+from cpex.builtins.observability._events import outcome_of
 from cpex.builtins.observability._facts import entity_of, requester_of, session_of
 from cpex.builtins.observability._observer import HookCall, HookObserver
+from cpex.builtins.observability._operation_span import HookSpans, OperationSpan
 from cpex.builtins.observability._operations import Half, Key, Operation, Operations, family_of, is_over
 from cpex.builtins.observability._span import (
     content_attributes,
@@ -17,19 +18,16 @@ from cpex.builtins.observability._span import (
     span_name,
     time_ns,
 )
-from cpex.framework import ControlExecutionStatus, PluginConfig
+from cpex.builtins.observability._tracing import TracerSource, set_error
+from cpex.builtins.observability.otel_provider import OpenTelemetryProvider, in_live_call
+from cpex.framework import ControlExecutionStatus, PluginConfig, clock
 from cpex.framework.models import HookOutcome
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
-    from opentelemetry.trace import Span, Tracer, TracerProvider
+    from opentelemetry.trace import Span, TracerProvider
 
 __all__ = ["RequestTracerPlugin", "RequestTracerSettings"]
-
-logger = logging.getLogger(__name__)
-
-SCOPE = "cpex"
-"""Name of the instrumentation scope."""
 
 _HAD_TURN = frozenset({ControlExecutionStatus.COMPLETED})
 
@@ -43,6 +41,8 @@ class RequestTracerSettings(BaseModel, extra="forbid", frozen=True):
     """Arguments or a result beyond this size are replaced by a note."""
     record_user: bool = False
     """Puts the user's id into the attribute `user.id`."""
+    plugin_spans: bool = True
+    """Makes spans of hook calls and of the plugins in them, below that of the operation."""
     max_open: int = Field(default=10_000, ge=1)
     """How many operations may be between their pre and post hook; beyond it the oldest span is ended as incomplete."""
     max_age_s: float = Field(default=3_600.0, gt=0)
@@ -50,10 +50,13 @@ class RequestTracerSettings(BaseModel, extra="forbid", frozen=True):
 
 
 class RequestTracerPlugin(HookObserver):
-    """Makes one span of an operation: from its pre hook to its post hook, with an event for each turn and decision.
+    """Makes one span of an operation, from its pre hook to its post hook; below it, one of each hook call and plugin.
 
     A hook without a partner, or whose partner is not configured, gets a span of its own. A span is a child of what the
     request or the host names as its parent. Failures of OpenTelemetry reach no call.
+
+    It is an `ObservabilityProvider` as well: a host that sets `manager.observability = manager.get_plugin(name)` gets
+    the spans of hook calls and plugins live.
 
     Source: docs/plugins/request_tracer.md.
     """
@@ -69,45 +72,71 @@ class RequestTracerPlugin(HookObserver):
         """
         super().__init__(config)
         self._settings = RequestTracerSettings.model_validate(config.config or {})
-        self._provider = tracer_provider
-        self._tracer: Tracer | None = None
-        self._operations: Operations[Span] = Operations(
-            limit=self._settings.max_open, max_age_s=self._settings.max_age_s, forget=_end_incomplete
+        self._source = TracerSource(config.name, tracer_provider)
+        self._live = OpenTelemetryProvider(tracer_provider=tracer_provider, name=config.name)
+        self._hook_spans = HookSpans(self._source, config.name)
+        self._operations: Operations[OperationSpan] = Operations(
+            limit=self._settings.max_open, max_age_s=self._settings.max_age_s, forget=self._end_incomplete
         )
 
     async def shutdown(self) -> None:
         """End every open span, marked as incomplete. Exporting them is up to the SDK, which is the host's."""
+        self._hook_spans.settle(final=True)
         self._operations.give_up_all()
         self.failures.tell_rest()
 
+    def start_span(
+        self,
+        trace_id: str,
+        name: str,
+        kind: str = "internal",
+        resource_type: str | None = None,
+        resource_name: str | None = None,
+        attributes: dict[str, Any] | None = None,
+    ) -> str | None:
+        """Open a live span; see `OpenTelemetryProvider`."""
+        return self._live.start_span(trace_id, name, kind, resource_type, resource_name, attributes)
+
+    def end_span(self, span_id: str | None, status: str = "ok", attributes: dict[str, Any] | None = None) -> None:
+        """Close a live span; see `OpenTelemetryProvider`."""
+        self._live.end_span(span_id, status, attributes)
+
     async def on_call(self, call: HookCall) -> None:
-        """Note the plugin's turn in the operation's span, making it if this is its first half."""
+        """Note the plugin's turn in its operation."""
         request_id = call.context.global_context.request_id
         key = _key(call.hook, call.payload, request_id)
         operation = self._operations.find(key, call.hook, "turn")
         session = session_of(call.context, call.extensions)
         attributes = request_attributes(call.hook, call.payload, request_id=request_id, session=session)
+        if self._settings.record_user and (user := requester_of(call.context.global_context)):
+            attributes["user.id"] = user
+        if self._settings.record_arguments:
+            attributes |= content_attributes(call.payload, self._settings.max_attribute_bytes)
         if operation is None:
             operation = self._open(key, call, attributes, parent_context(call.payload, call.extensions))
-        span = operation.value
-        span.set_attributes(attributes)
-        if self._settings.record_user and (user := requester_of(call.context.global_context)):
-            span.set_attribute("user.id", user)
-        if self._settings.record_arguments:
-            span.set_attributes(content_attributes(call.payload, self._settings.max_attribute_bytes))
-        span.add_event(call.hook, timestamp=time_ns())
+        operation.value.set_attributes(attributes)
+        operation.value.add_event(call.hook, {})
         self._close_if_over(operation, call.hook, "turn")
 
     async def on_outcome(self, outcome: HookOutcome) -> None:
-        """Note a decision in the operation's span, making it if this is its first half."""
+        """Note a decision in its operation, and make the spans that are known by it."""
+        from opentelemetry.context import get_current
+
+        # Both by the framework's clock; this is told a little after the decision.
+        decided_ns = time_ns() - (clock.elapsed_ns() - outcome.decided_ns)
+        began_ns = decided_ns - outcome.duration_ns
         key = _key(outcome.hook, outcome.payload, outcome.request_id)
         operation = self._operations.find(key, outcome.hook, "decision")
         if operation is None:
             attributes = request_attributes(
                 outcome.hook, outcome.payload, request_id=outcome.request_id, session=outcome.session
             )
-            operation = self._open(key, outcome, attributes, None, started_ns=time_ns() - outcome.duration_ns)
-        _note_decision(operation.value, outcome)
+            operation = self._open(key, outcome, attributes, get_current())
+        span = operation.value.made(self._source, began_ns)
+        _note_decision(operation.value, span, outcome)
+        self._hook_spans.settle()
+        if self._settings.plugin_spans and not in_live_call():
+            self._hook_spans.add(span, outcome, began_ns, decided_ns)
         if not self._turn_is_coming(outcome):
             operation.seen.add((outcome.hook, "turn"))
         if not outcome.allowed:
@@ -122,41 +151,25 @@ class RequestTracerPlugin(HookObserver):
         return record.pending or record.status in _HAD_TURN
 
     def _open(
-        self,
-        key: Key,
-        half: HookCall | HookOutcome,
-        attributes: dict[str, Any],
-        parent: Context | None,
-        started_ns: int | None = None,
-    ) -> Operation[Span]:
-        span = self._get_tracer().start_span(
-            span_name(half.hook, entity_of(half.hook, half.payload)),
-            context=parent,
-            attributes=attributes,
-            start_time=started_ns if started_ns is not None else time_ns(),
-        )
-        return self._operations.open(key, span)
+        self, key: Key, half: HookCall | HookOutcome, attributes: dict[str, Any], parent: Context
+    ) -> Operation[OperationSpan]:
+        name = span_name(half.hook, entity_of(half.hook, half.payload))
+        return self._operations.open(key, OperationSpan(name, parent, time_ns(), dict(attributes)))
 
-    def _close_if_over(self, operation: Operation[Span], hook: str, half: Half) -> None:
+    def _close_if_over(self, operation: Operation[OperationSpan], hook: str, half: Half) -> None:
         operation.seen.add((hook, half))
         if is_over(operation, self.hooks):
             self._operations.close(operation)
-            operation.value.end(end_time=time_ns())
+            operation.value.made(self._source).end(end_time=time_ns())
 
-    def _get_tracer(self) -> Tracer:
-        """The tracer, asked for at the first span: a host may set its SDK up after its plugins."""
-        if self._tracer is None:
-            from opentelemetry import trace
-
-            provider = self._provider or trace.get_tracer_provider()
-            if isinstance(provider, trace.ProxyTracerProvider | trace.NoOpTracerProvider):
-                logger.warning(
-                    "Plugin '%s': no OpenTelemetry SDK is configured in this process, so spans are made but nothing is "
-                    "exported; install `cpex[otel]` and set a tracer provider",
-                    self.name,
-                )
-            self._tracer = provider.get_tracer(SCOPE)
-        return self._tracer
+    def _end_incomplete(self, operation: OperationSpan) -> None:
+        try:
+            span = operation.made(self._source)
+            span.set_attribute("cpex.incomplete", True)
+            span.end(end_time=time_ns())
+        # Given up in the middle of another operation's turn, or at shutdown: neither may suffer.
+        except Exception as error:
+            self.failures.report("an operation was not traced", error)
 
 
 def _key(hook: str, payload: Any, request_id: str) -> Key:
@@ -164,12 +177,11 @@ def _key(hook: str, payload: Any, request_id: str) -> Key:
     return Key(request_id, family_of(hook), entity.name if entity else None)
 
 
-def _note_decision(span: Span, outcome: HookOutcome) -> None:
-    from opentelemetry.trace import Status, StatusCode
-
+def _note_decision(operation: OperationSpan, span: Span, outcome: HookOutcome) -> None:
     attributes: dict[str, Any] = {
         "cpex.hook": outcome.hook,
         "cpex.allowed": outcome.allowed,
+        "cpex.outcome": outcome_of(outcome),
         "cpex.duration_us": outcome.duration_ns // 1000,
         "cpex.plugins": [f"{each.plugin_name}:{each.status}" for each in outcome.executions if not each.pending],
         "cpex.plugins.would_deny": [
@@ -179,13 +191,8 @@ def _note_decision(span: Span, outcome: HookOutcome) -> None:
     violation = outcome.violation
     if violation is not None:
         attributes |= {"cpex.violation.code": violation.code, "cpex.violation.plugin": violation.plugin_name}
-    span.add_event("cpex.decision", attributes, timestamp=time_ns())
+    operation.add_event("cpex.decision", attributes)
     if not outcome.allowed:
         code = violation.code if violation is not None else outcome.error_code or "denied"
         span.set_attribute("error.type", code)
-        span.set_status(Status(StatusCode.ERROR, f"{outcome.hook}: {code}"))
-
-
-def _end_incomplete(span: Span) -> None:
-    span.set_attribute("cpex.incomplete", True)
-    span.end(end_time=time_ns())
+        set_error(span, f"{outcome.hook}: {code}")

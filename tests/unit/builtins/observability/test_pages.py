@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from doc_blocks import blocks
 from http_receivers import receiving
 from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import BaseModel
@@ -172,6 +173,18 @@ async def test_the_page_of_the_latency_tracker_shows_what_is_scraped(running: An
             now.advance(2)
             await manager.invoke_hook("tool_post_invoke", ToolPostInvokePayload(name="search", result="ok"), ANN)
     assert set(block("latency_tracker", "text").splitlines()) <= set(generate_latest(registry).decode().splitlines())
+
+
+def test_the_page_of_the_tracer_shows_what_its_program_prints(tmp_path: Path) -> None:
+    # Written as JSON, which is YAML.
+    plugin = {"name": "allow", "kind": "security.ToolAllowListPlugin", "hooks": ["tool_pre_invoke"]}
+    config = {"plugins": [plugin | {"config": {"allowed_tools": ["search"]}}]}
+    (tmp_path / "plugins.yaml").write_text(json.dumps(config))
+    (tmp_path / "live.py").write_text(blocks("plugins/request_tracer.md")["live.py"])
+    done = subprocess.run(
+        [sys.executable, "live.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == (block("request_tracer", "text"), "")
 
 
 def test_the_audit_page_shows_what_the_command_prints(tmp_path: Path) -> None:

@@ -47,8 +47,17 @@ class Spans:
         return list(self._exporter.get_finished_spans())
 
     @property
+    def operations(self) -> list[ReadableSpan]:
+        """Those of operations, without the hook calls and plugins below them."""
+        return [each for each in self.ended if not each.name.startswith("plugin.")]
+
+    @property
     def only(self) -> ReadableSpan:
-        (span,) = self.ended
+        (span,) = self.operations
+        return span
+
+    def named(self, name: str) -> ReadableSpan:
+        (span,) = [each for each in self.ended if each.name == name]
         return span
 
 
@@ -145,8 +154,8 @@ async def test_parallel_calls_of_one_request_get_a_span_each(running: Any, spans
             await manager.invoke_hook(PRE, ToolPreInvokePayload(name=tool), context)
         for tool in ("a", "a", "b"):
             await manager.invoke_hook(POST, ToolPostInvokePayload(name=tool, result=1), context)
-    assert sorted(each.name for each in spans.ended) == ["execute_tool a", "execute_tool a", "execute_tool b"]
-    assert all(len(each.events) == 4 for each in spans.ended)
+    assert sorted(each.name for each in spans.operations) == ["execute_tool a", "execute_tool a", "execute_tool b"]
+    assert all(len(each.events) == 4 for each in spans.operations)
 
 
 @pytest.mark.parametrize(
@@ -229,7 +238,7 @@ async def test_arguments_and_user_are_recorded_on_request_without_secrets(runnin
         await manager.invoke_hook(
             PRE, ToolPreInvokePayload(name="big", args={"q": "x" * 200}), GlobalContext(request_id="r2")
         )
-    first, second = (each.attributes or {} for each in spans.ended)
+    first, second = (each.attributes or {} for each in spans.operations)
     assert first["gen_ai.tool.call.arguments"] == '{"q": "mail ann@example.com"}'
     assert first["gen_ai.tool.call.result"] == '{"password": "**********", "n": 1}'
     assert first["user.id"] == "ann"
@@ -253,7 +262,7 @@ async def test_names_of_spans_take_few_values_and_carry_no_credentials(running: 
 async def test_a_span_whose_post_hook_never_comes_is_ended_as_incomplete(running: Any, spans: Spans) -> None:
     async with running(tracer("sequential")) as manager:
         await manager.invoke_hook(PRE, ToolPreInvokePayload(name="search"), GlobalContext(request_id="r1"))
-        assert spans.ended == []
+        assert spans.operations == []
     assert (spans.only.attributes or {})["cpex.incomplete"] is True
 
 
@@ -265,7 +274,9 @@ async def test_times_are_the_frameworks(running: Any, spans: Spans) -> None:
             now.advance(2.5)
             await manager.invoke_hook(POST, ToolPostInvokePayload(name="t", result=1), context)
     began = int(datetime(2030, 1, 1, tzinfo=UTC).timestamp()) * 10**9
-    assert (spans.only.start_time, spans.only.end_time) == (began, began + 2_500_000_000)
+    assert spans.only.end_time == began + 2_500_000_000
+    # The clock stands still during a call, whose own time is real and taken off.
+    assert spans.only.start_time == pytest.approx(began, abs=10**9)
 
 
 async def test_a_failing_sdk_fails_no_call_and_is_counted(
@@ -281,7 +292,8 @@ async def test_a_failing_sdk_fails_no_call_and_is_counted(
         await operate(manager)
         plugin = manager.get_plugin("tracer")
     assert isinstance(plugin, RequestTracerPlugin)
-    assert plugin.failures.count == 4
+    # Each decision, and the operation that was given up at the end.
+    assert plugin.failures.count == 3
     assert len([each for each in caplog.records if "backend is down" in each.getMessage()]) == 1
 
 
@@ -326,3 +338,92 @@ async def test_a_provider_may_be_given_by_the_host(spans: Spans) -> None:
     assert own.only.name == "execute_tool t"
     assert spans.ended == []
     own.provider.shutdown()
+
+
+def start(span: ReadableSpan) -> int:
+    assert span.start_time is not None
+    return span.start_time
+
+
+def end(span: ReadableSpan) -> int:
+    assert span.end_time is not None
+    return span.end_time
+
+
+def is_child(span: ReadableSpan, of: ReadableSpan) -> bool:
+    return span.parent is not None and span.parent.span_id == of.get_span_context().span_id
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_hook_calls_and_plugins_are_spans_below_their_operation(
+    running: Any, allow_list: dict[str, Any], redactor: dict[str, Any], spans: Spans, mode: str
+) -> None:
+    async with running(allow_list, redactor, tracer(mode)) as manager:
+        await operate(manager)
+    operation = spans.only
+    pre, post = [each for each in spans.ended if each.name == "plugin.hook.invoke"]
+    assert [(each.attributes or {})["plugin.hook.type"] for each in (pre, post)] == [PRE, POST]
+    assert is_child(pre, operation)
+    assert is_child(post, operation)
+    allow = spans.named("plugin.execute.allow")
+    first, second = [each for each in spans.ended if each.name == "plugin.execute.redactor"]
+    assert is_child(allow, pre)
+    assert is_child(first, pre)
+    assert is_child(second, post)
+    assert (first.attributes or {})["plugin.modified_payload"] is True
+    # Each in its place: the operation around its calls, a call around its plugins, one plugin after another.
+    assert start(operation) <= start(pre) <= start(allow) <= end(allow) <= start(first) <= end(first) <= end(pre)
+    assert end(pre) <= start(post) <= start(second) <= end(second) <= end(post) <= end(operation)
+
+
+async def test_the_span_of_a_denying_call_says_who_stopped_it(
+    running: Any, allow_list: dict[str, Any], spans: Spans
+) -> None:
+    async with running(allow_list, tracer()) as manager:
+        await operate(manager, "delete")
+    chain, denier = spans.named("plugin.hook.invoke"), spans.named("plugin.execute.allow")
+    assert (chain.attributes or {})["plugin.chain.stopped_by"] == "allow"
+    assert chain.status.status_code is trace.StatusCode.ERROR
+    assert (denier.attributes or {})["plugin.had_violation"] is True
+    assert (denier.attributes or {})["error.type"] == "TOOL_NOT_ALLOWED"
+
+
+async def test_background_plugins_have_their_span_when_they_have_ended(
+    running: Any, redactor: dict[str, Any], spans: Spans
+) -> None:
+    async with running(redactor | {"mode": "fire_and_forget"}, tracer(hooks=[PRE])) as manager:
+        await operate(manager)
+    chain = spans.named("plugin.hook.invoke")
+    background = spans.named("plugin.execute.redactor")
+    assert is_child(background, chain)
+    assert start(background) >= end(chain)
+
+
+async def test_spans_of_plugins_can_be_switched_off(running: Any, redactor: dict[str, Any], spans: Spans) -> None:
+    async with running(redactor, tracer(config={"plugin_spans": False})) as manager:
+        await operate(manager)
+    assert [each.name for each in spans.ended] == ["execute_tool search"]
+
+
+async def test_message_hooks_are_traced_as_the_operations_that_they_carry(running: Any, spans: Spans) -> None:
+    from cpex.framework.cmf.message import (
+        Message,
+        Role,
+        ToolCall,
+        ToolCallContentPart,
+        ToolResult,
+        ToolResultContentPart,
+    )
+    from cpex.framework.hooks.message import MessagePayload
+
+    asked = ToolCallContentPart(content=ToolCall(tool_call_id="1", name="search", arguments={"q": "t0psecret"}))
+    done = ToolResultContentPart(content=ToolResult(tool_call_id="1", tool_name="search", content="x", is_error=True))
+    pre, post = "cmf.tool_pre_invoke", "cmf.tool_post_invoke"
+    async with running(tracer("audit", hooks=[pre, post])) as manager:
+        for hook, role, part in ((pre, Role.ASSISTANT, asked), (post, Role.TOOL, done)):
+            message = MessagePayload(message=Message(schema_version="2.0", role=role, content=[part]))
+            await manager.invoke_hook(hook, message, GlobalContext(request_id="r1"))
+    assert spans.only.name == "execute_tool search"
+    outcomes = [(each.attributes or {})["cpex.outcome"] for each in spans.only.events if each.name == "cpex.decision"]
+    assert outcomes == ["allowed", "errored"]
+    assert "t0psecret" not in spans.only.to_json()
