@@ -129,8 +129,7 @@ class Unknown(str, Enum):
     """Keys stay in `model_extra`, parts become `OpaqueContentPart`; both are written again as they were read."""
 
 
-def _unknown(info: ValidationInfo) -> Unknown:
-    context = info.context
+def _unknown(context: Any) -> Unknown:
     return Unknown(context.get("unknown", Unknown.IGNORE)) if isinstance(context, Mapping) else Unknown.IGNORE
 
 
@@ -139,18 +138,16 @@ class _Frozen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
-    @model_validator(mode="after")
-    def _judge_unknown_keys(self, info: ValidationInfo) -> Self:
+    def model_post_init(self, context: Any, /) -> None:
+        """Judge unknown keys. A hook of construction: validators see finished parts that are handed in as well."""
         extra = self.__pydantic_extra__
-        if not extra or (word := _unknown(info)) is Unknown.KEEP:
-            return self
+        if not extra or (word := _unknown(context)) is Unknown.KEEP:
+            return
         if word is Unknown.REFUSE:
             known = ", ".join(f"`{name}`" for name in type(self).model_fields)
             raise ValueError(f"unknown {', '.join(f'`{key}`' for key in extra)}; known: {known}")
-        # Not anybody else's yet, so frozen or not makes no difference.
         self.__pydantic_fields_set__.difference_update(extra)
         extra.clear()
-        return self
 
 
 class ToolCall(_Frozen):
@@ -404,6 +401,9 @@ class OpaqueContentPart(ContentPart):
     # mypy: the base says which kinds there are, and this one is none of them.
     content_type: str  # type: ignore[assignment]
 
+    def model_post_init(self, context: Any, /) -> None:
+        """Keep everything."""
+
     @model_validator(mode="after")
     def _is_unknown(self) -> Self:
         if self.content_type in ContentType._value2member_map_:
@@ -430,7 +430,7 @@ def _keep_unknown_kind(part: Any, info: ValidationInfo) -> Any:
     kind = part.get("content_type")
     if not isinstance(kind, str) or kind in ContentType._value2member_map_:
         return part
-    if _unknown(info) is Unknown.KEEP:
+    if _unknown(info.context) is Unknown.KEEP:
         # What it holds is not ours to judge, and a part that is kept keeps all.
         return OpaqueContentPart.model_validate(part, context=info.context)
     # SECURITY: the tag under which opaque parts are written is no kind that a message may come with.

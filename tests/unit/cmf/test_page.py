@@ -17,7 +17,7 @@ BLOCKS = blocks("reference/messages.md")
 PAGE = (ROOT / "docs" / "reference" / "messages.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("program", ["guard", "redact", "mask", "unknown"])
+@pytest.mark.parametrize("program", ["guard", "redact", "mask", "unknown", "convert"])
 def test_a_program_prints_what_the_page_shows(program: str, tmp_path: Path) -> None:
     for name, code in BLOCKS.items():
         (tmp_path / name).write_text(code, encoding="utf-8")

@@ -57,6 +57,17 @@ def test_unknown_keys_of_parts_are_dropped_refused_or_kept_as_the_context_says()
     assert Message.model_validate(written, context=KEEP) == kept != dropped
 
 
+def test_what_was_kept_stays_when_a_finished_part_is_put_elsewhere() -> None:
+    part = TextContent.model_validate({"text": "a", "tone": "dry"}, context=KEEP)
+    opaque = OpaqueContentPart(content_type="hologram", beam=1)
+    assert opaque.model_extra == {"beam": 1}
+    for context in (None, {"unknown": "refuse"}):
+        message = Message.model_validate({"role": "user", "content": [part, opaque]}, context=context)
+        assert message.content[0] is part
+        assert part.model_extra == {"tone": "dry"}
+    assert part.model_copy(update={"text": "b"}).model_extra == {"tone": "dry"}
+
+
 @pytest.mark.conformance("M14")
 @pytest.mark.parametrize("word", [None, *Unknown])
 def test_a_message_itself_never_takes_unknown_keys(word: Any) -> None:
