@@ -10,6 +10,7 @@ from cpex.framework.settings import get_cli_settings
 from cpex.tools.audit import audit
 from cpex.tools.check import check
 from cpex.tools.plan import plan
+from cpex.tools.projects import bootstrap, init
 from cpex.tools.run.command import run
 from cpex.tools.schema import schema
 
@@ -51,6 +52,8 @@ app.command()(check)
 app.command()(plan)
 app.add_typer(audit)
 app.command()(schema)
+app.command()(init)
+app.command()(bootstrap)
 
 
 def main() -> None:

@@ -19,6 +19,10 @@ class ExitCode(IntEnum):
     """Not done, or not all of it: a file with faults, an event that could not be judged."""
     USAGE = 2
     """The command was called in a way that means nothing; nothing was done."""
+    NOT_FOUND = 3
+    """What the command was to work on is not there; nothing was done."""
+    OPERATION = 4
+    """An installation, a removal or a new project failed; what was there before is there still."""
     DENIED = 5
     """A plugin denied, and the caller asked to be told by exit code."""
     BROKEN = 6

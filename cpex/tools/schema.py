@@ -11,10 +11,8 @@ import typer
 from cpex.tools.console import STANDARD, clean_end, complain, print_json
 from cpex.tools.exit_codes import ExitCode
 
-__all__ = ["HEADER", "SCHEMA_FILE", "schema"]
+__all__ = ["HEADER", "schema"]
 
-SCHEMA_FILE = "cpex.schema.json"
-"""What the schema is called in projects that `cpex init` writes."""
 HEADER = "# yaml-language-server: $schema="
 """The line, followed by a path or URL, by which editors find the schema of a YAML file."""
 

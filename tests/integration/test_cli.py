@@ -268,10 +268,10 @@ def test_plan_tells_the_faults_of_a_configuration(folder: Path) -> None:
 
 def test_every_option_is_on_the_page() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    for command in ("run", "check", "plan", "schema"):
+    for command in ("run", "check", "plan", "schema", "init", "bootstrap"):
         section = page.split(f"## cpex {command}\n")[1].split("\n## ")[0]
-        options = set(re.findall(r"--[a-z-]+", cpex(ROOT, command, "--help").stdout)) - {"--help"}
-        assert options <= set(re.findall(r"--[a-z-]+", section))
+        options = set(re.findall(r"--[a-z_-]+", cpex(ROOT, command, "--help").stdout)) - {"--help"}
+        assert options <= set(re.findall(r"--[a-z_-]+", section))
 
 
 TRANSCRIPTS = re.findall(r"^```console\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
