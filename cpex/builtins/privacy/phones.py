@@ -1,30 +1,42 @@
-"""Finds phone numbers with the `phonenumbers` library, which knows the numbering plan of every country.
+"""Finds phone numbers: digits in groups that a numbering plan knows.
 
-The library reads one or two megabytes a second where there are digits, so it is shown only the places where enough of
-them stand together, and is loaded when the first such place is met.
+Where enough digits stand together, stretches of neighbouring groups are held against the plans, longest first. A
+stretch is looked at only where a number could begin and end, and never has more groups or digits than a number.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import NamedTuple
+
+from cpex.builtins.privacy.numbering import is_international, plan_of
 
 __all__ = ["PhoneFinder"]
 
-_MAX_DIGITS = 24
-_CANDIDATE = re.compile(rf"(?:\+[ (]?|\()?[0-9](?:[ .()/\u200b-]{{0,3}}[0-9]){{5,{_MAX_DIGITS - 1}}}+")
-"""Digits that stand together, up to a number of them: one phone number, or the beginning of several."""
-_MAX_INTERNATIONAL = 15
-"""Digits. Source: ITU-T E.164, clause 6.1."""
-_DEFAULT_REGIONS = ("US",)
+_RUN = re.compile(r"[0-9](?:[ .()/\u200b-]{0,3}[0-9]){5,}+")
 _GROUP = re.compile(r"[0-9]+")
+_MIN_DIGITS = 6
+"""Shorter numbers are services and house extensions, and look like any other number."""
+_MAX_DIALLED = 20
+"""Digits of a number with every prefix that is dialled before it."""
+_MAX_GROUPS = 7
+"""Groups that a number is written in; more are a table of numbers."""
+_DATE = re.compile(
+    r"(?<![0-9])(?:(?:19|20)[0-9]{2}([-./])[01]?[0-9]\1[0-3]?[0-9]|[0-3]?[0-9]([-./])[0-3]?[0-9]\2(?:19|20)[0-9]{2})"
+    r"(?![0-9])"
+)
 _DECIMAL = re.compile(r"[0-9]+\.[0-9]+")
 """A fraction: `0.114…` would pass for `011`, the prefix of a call abroad."""
-_MAX_GROUPS = 6
-"""Groups that a number is written in; more are a table of numbers."""
-_EXTENSION = 14
-"""Characters after the digits in which an extension may follow."""
+_EXTENSION = re.compile(r"(?:;ext=|,? {0,2}(?:ext(?:ension|n)?\.?|x|#)[ :.]{0,2})[0-9]{1,7}(?![0-9])", re.IGNORECASE)
+_ID_BEFORE = re.compile(r"[0-9][A-Za-z]{0,4}-\Z")
+"""What goes before the digits of an identifier such as `d753d9d-5293-4530`."""
+_MARKS = frozenset("_*")
+
+
+class _Group(NamedTuple):
+    start: int
+    end: int
 
 
 class PhoneFinder:
@@ -36,88 +48,99 @@ class PhoneFinder:
         Raises:
             ValueError: A region is not known to the library.
         """
-        self._regions = tuple(regions)
-        self._library: Any = None
-        self._lengths: frozenset[int] = frozenset()
-        if self._regions != _DEFAULT_REGIONS:
-            # Unknown regions stop the start; the default is known and need not be looked up yet.
-            self._loaded()
+        self._plans = [plan_of(region) for region in regions]
+        self._lengths = frozenset(length for plan in self._plans for length in plan.lengths)
+        self._abroad = re.compile("|".join(plan.abroad.pattern for plan in self._plans) or "(?!)")
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """Spans of phone numbers, in order."""
-        match = _CANDIDATE.search(text)
-        while match is not None:
-            start, end = match.span()
-            spans = [span for span in self._in_candidate(text, start, end) if _bounded(text, *span)]
-            yield from spans
-            match = _CANDIDATE.search(text, max(spans[-1][1], end) if spans else _uncut(text, start, end))
+        for run in _RUN.finditer(text):
+            groups = [_Group(*match.span()) for match in _GROUP.finditer(text, *run.span())]
+            first = 0
+            while first < len(groups):
+                last = self._number(text, groups, first)
+                if last is None:
+                    first += 1
+                    continue
+                end = groups[last].end
+                start = _start(text, groups[first].start, end)
+                extension = _EXTENSION.match(text, end)
+                yield start, extension.end() if extension else end
+                first = last + 1
 
-    def _in_candidate(self, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-        library = self._loaded()
-        candidate = text[start:end]
-        if not candidate.startswith(("+", "(+", "00", "011")) and not self._may_be_national(candidate):
-            return
-        window = text[start : end + _EXTENSION]
-        for region in ("ZZ",) if candidate.startswith("+") or not self._regions else self._regions:
-            found = [(start + match.start, start + match.end) for match in self._matches(library, window, region)]
-            found = [span for span in found if span[0] < end]
-            if found:
-                yield from found
-                return
+    def _number(self, text: str, groups: Sequence[_Group], first: int) -> int | None:
+        """The last group of the longest number that starts with the group `first`."""
+        start = groups[first].start
+        plus = text[start - 1 : start] == "+"
+        if not plus and not (self._plans and _may_begin(text, groups, first)):
+            return None
+        abroad = plus or self._abroad.match(text, start) is not None
+        digits, stretches = "", []
+        for last in range(first, min(first + _MAX_GROUPS, len(groups))):
+            digits += text[slice(*groups[last])]
+            if len(digits) > _MAX_DIALLED:
+                break
+            if len(digits) >= _MIN_DIGITS and (abroad or len(digits) in self._lengths):
+                stretches.append((last, digits))
+        for last, digits in reversed(stretches):
+            if not _may_end(text, groups, last) or not _stands_alone(text, start, groups[last].end):
+                continue
+            if plus:
+                known = is_international(digits)
+            elif _goes_on(text, groups, first, last):
+                sizes = [end - begin for begin, end in groups[first : last + 1]]
+                known = sizes.count(1) < 2 and any(
+                    plan.is_national(digits) and plan.is_grouped(digits, sizes) for plan in self._plans
+                )
+            else:
+                known = any(plan.is_national(digits) for plan in self._plans)
+            if known:
+                return last
+        return None
 
-    def _may_be_national(self, candidate: str) -> bool:
-        """Whether some neighbouring groups have together as many digits as a number of a region has."""
-        sizes = [len(group) for group in _GROUP.findall(candidate)]
-        return any(
-            sum(sizes[first:last]) in self._lengths
-            for first in range(len(sizes))
-            for last in range(first + 1, min(first + _MAX_GROUPS, len(sizes)) + 1)
+
+def _may_begin(text: str, groups: Sequence[_Group], first: int) -> bool:
+    """Whether a number could begin with that group: inside a run, only behind a blank or slash."""
+    return first == 0 or _parts(text[groups[first - 1].end : groups[first].start])
+
+
+def _may_end(text: str, groups: Sequence[_Group], last: int) -> bool:
+    return last + 1 == len(groups) or _parts(text[groups[last].end : groups[last + 1].start])
+
+
+def _goes_on(text: str, groups: Sequence[_Group], first: int, last: int) -> bool:
+    """Whether blanks part the groups, and as well what comes before or after: then any of them may belong together."""
+    return (
+        first < last
+        and any(
+            text[left.end : right.start] == " "
+            for left, right in zip(groups[first:last], groups[first + 1 : last + 1], strict=True)
         )
-
-    @staticmethod
-    def _matches(library: Any, window: str, region: str) -> Any:
-        return library.PhoneNumberMatcher(window, region, leniency=library.Leniency.VALID, max_tries=50)
-
-    def _loaded(self) -> Any:
-        if self._library is None:
-            # Most text never needs the numbering plans, and they are large.
-            import phonenumbers
-
-            lengths: set[int] = set()
-            for region in self._regions:
-                lengths |= _national_lengths(phonenumbers, region)
-            self._lengths = frozenset(lengths)
-            self._library = phonenumbers
-        return self._library
+        and (first > 0 or last + 1 < len(groups))
+    )
 
 
-def _uncut(text: str, start: int, end: int) -> int:
-    """Where to look next: behind the candidate or, when it may have cut a number, at the number's first group."""
-    groups = list(_GROUP.finditer(text, start, end))
-    digits = 0
-    if sum(len(group[0]) for group in groups) < _MAX_DIGITS:
-        return end
-    for group in reversed(groups[1:]):
-        digits += len(group[0])
-        if digits > _MAX_INTERNATIONAL:
-            break
-        end = group.start()
-    return end
+def _parts(gap: str) -> bool:
+    return " " in gap or "/" in gap
 
 
-def _bounded(text: str, start: int, end: int) -> bool:
-    """Whether the number is neither a part of a word, a fraction nor masked, and does not go on."""
-    before, after = text[start - 1 : start], text[end : end + 1]
-    if _DECIMAL.fullmatch(text, start, end):
+def _stands_alone(text: str, start: int, end: int) -> bool:
+    """Whether the number is neither a part of a word, a fraction, a date nor masked, and does not go on."""
+    if _DECIMAL.fullmatch(text, start, end) or _DATE.search(text, start, end):
         return False
-    return not (before.isalnum() or before in ("_", "*")) and not (after.isdigit() or after in ("_", "*"))
+    if start > 1 and text[start - 1] == "." and text[start - 2].isdigit():
+        return False
+    first = _start(text, start, end)
+    before, after = text[first - 1 : first], text[end : end + 1]
+    if before in _MARKS or (first == start and (before.isalnum() or _ID_BEFORE.search(text, max(0, start - 9), start))):
+        return False
+    if after.isalpha() and after.isascii():
+        return _EXTENSION.match(text, end) is not None
+    return not after.isdigit() and after not in _MARKS
 
 
-def _national_lengths(library: Any, region: str) -> set[int]:
-    """How many digits a number of the region has when it is written there, with and without the national prefix."""
-    metadata = library.PhoneMetadata.metadata_for_region(region)
-    if metadata is None:
-        raise ValueError(f"unknown phone region `{region}`; write two upper-case letters, such as US or DE")
-    lengths = set(metadata.general_desc.possible_length)
-    code = len(str(metadata.country_code))
-    return {length + more for length in lengths for more in (0, len(metadata.national_prefix or ""), code)}
+def _start(text: str, start: int, end: int) -> int:
+    """Where the number begins whose first digit stands there: with its plus sign, and a bracket if it is closed."""
+    if text[start - 1 : start] == "+":
+        start -= 1
+    return start - 1 if text[start - 1 : start] == "(" and text.find(")", start, end) >= 0 else start

@@ -7,7 +7,8 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, SecretStr, field_validator, model_validator
 
 from cpex.builtins.content import content_of
-from cpex.builtins.privacy.recognisers import PiiType, Recognisers
+from cpex.builtins.privacy.kinds import PiiType
+from cpex.builtins.privacy.recognisers import Recognisers
 from cpex.builtins.privacy.redactor import Redaction, Renderer, hashing, masking, replacing
 from cpex.builtins.text import rewrite
 from cpex.framework import Plugin, PluginConfig, PluginContext, PluginPayload, PluginResult, PluginViolation

@@ -14,7 +14,8 @@ from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
 
 from cpex.builtins.privacy.checks import is_network_card, is_ssn
-from cpex.builtins.privacy.recognisers import PiiType, Recognisers, is_ssn_key
+from cpex.builtins.privacy.kinds import PiiType
+from cpex.builtins.privacy.recognisers import Recognisers, is_ssn_key
 
 __all__ = ["Redaction", "Renderer", "hashing", "masking", "replacing"]
 

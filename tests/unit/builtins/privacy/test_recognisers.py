@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cpex.builtins.privacy.recognisers import PiiType, Recognisers
+from cpex.builtins.privacy.kinds import PiiType
+from cpex.builtins.privacy.recognisers import Recognisers
 
 ALL = Recognisers(list(PiiType))
 
