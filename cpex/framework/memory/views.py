@@ -16,6 +16,8 @@ from cpex.framework.models.context import GlobalContext, PluginContext
 from cpex.framework.models.lazy import PENDING, LazyModel, complete, raw_dict, set_raw_dict
 
 _new = object.__new__
+_EXACT = frozenset({str, bytes, type(None)})
+"""Types of which equal values are alike."""
 # Whether a plugin kept its view is told by counting references where they are exact; elsewhere it counts as kept.
 _COUNTED = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
 SOLE_REFERENCE = 2 if _COUNTED else -1
@@ -25,23 +27,22 @@ _SOLE_ARGUMENT = 3 if _COUNTED else -1
 getrefcount = getattr(sys, "getrefcount", lambda _: 0)
 
 
-class _PayloadFiller:
-    """Fills the container fields of any number of views of one payload, each with copies of its own."""
+class _PayloadFiller(tuple[LazyModel, dict[str, Any]]):
+    """Fills the container fields of any number of views of one payload, each with copies of its own.
 
-    __slots__ = ("_payload", "_values")
+    `(payload, its instance dictionary)`: one is made in every hook call, and a tuple is made fastest.
+    """
 
-    def __init__(self, payload: LazyModel, values: dict[str, Any]) -> None:
-        self._payload = payload
-        self._values = values
+    __slots__ = ()
 
     def fields(self) -> tuple[str, ...]:
-        return tuple(self._values)
+        return tuple(self[1])
 
     def fill(self, name: str) -> Any:
-        return copy_tree(self._values[name])
+        return copy_tree(self[1][name])
 
     def state(self) -> tuple[set[str], dict[str, Any] | None, dict[str, Any] | None]:
-        payload = self._payload
+        payload = self[0]
         extra, private = payload.__pydantic_extra__, payload.__pydantic_private__
         return (
             set(payload.__pydantic_fields_set__),
@@ -50,53 +51,12 @@ class _PayloadFiller:
         )
 
 
-class PayloadViews:
-    """Makes views of one payload. Lives as long as that payload is the chain's current one."""
+def base_of(payload: Any) -> dict[str, Any] | None:
+    """The instance dictionary of an untouched view, to be copied for each; `None` when views are private copies.
 
-    __slots__ = ("_cls", "base")
-
-    def __init__(self, payload: LazyModel) -> None:
-        self._cls = type(payload)
-        values = raw_dict(payload)
-        if PENDING in values:
-            # INVARIANT: the chain's payload is complete.
-            complete(payload)
-        # A filler of its own, not this object: a cycle per hook call would be work for the garbage collector.
-        self.base = base = {PENDING: _PayloadFiller(payload, values)}
-        """The instance dictionary of an untouched view."""
-        # A loop, not a comprehension: this runs in every hook call, and a comprehension is a function call more.
-        for name, value in values.items():
-            if type(value) in ATOMS:
-                base[name] = value
-
-    def view(self) -> Any:
-        """A fresh view."""
-        view = _new(self._cls)
-        set_raw_dict(view, self.base.copy())
-        return view
-
-
-class PlainViews:
-    """The same for a payload that is not one of our models: copied whole, each time."""
-
-    __slots__ = ("payload",)
-    base: dict[str, Any] | None = None
-    """No view counts as untouched: only a comparison could tell, and that costs as much as the copy."""
-
-    def __init__(self, payload: Any) -> None:
-        self.payload = payload
-
-    def view(self) -> Any:
-        return copy_tree(self.payload)
-
-
-Views = PayloadViews | PlainViews
-_MAX_CLASSES = 1024
-_is_lazy: dict[type, bool] = {}
-
-
-def views_of(payload: Any) -> Views:
-    """The maker of views for a payload of any kind."""
+    It holds the filler, and the fields whose equal values are alike, so that comparing with it tells whether a view was
+    touched. (`1` over `True` would compare equal, so numbers are filled when they are read, like containers.)
+    """
     kind = type(payload)
     lazy = _is_lazy.get(kind)
     if lazy is None:
@@ -104,7 +64,40 @@ def views_of(payload: Any) -> Views:
         if len(_is_lazy) >= _MAX_CLASSES:
             _is_lazy.clear()
         lazy = _is_lazy[kind] = isinstance(payload, LazyModel)
-    return PayloadViews(payload) if lazy else PlainViews(payload)
+    if not lazy:
+        return None
+    values = raw_dict(payload)
+    if PENDING in values:
+        # INVARIANT: the chain's payload is complete.
+        complete(payload)
+    base = {PENDING: _PayloadFiller((payload, values))}
+    # A loop, not a comprehension: this runs in every hook call, and a comprehension is a function call more.
+    for name, value in values.items():
+        if type(value) in _EXACT:
+            base[name] = value
+    return base
+
+
+_MAX_CLASSES = 1024
+_is_lazy: dict[type, bool] = {}
+
+
+class Views:
+    """Makes views of one payload, each another object. Lives as long as that payload is the chain's current one."""
+
+    __slots__ = ("_base", "_payload")
+
+    def __init__(self, payload: Any) -> None:
+        self._payload = payload
+        self._base = base_of(payload)
+
+    def view(self) -> Any:
+        """A fresh view."""
+        if self._base is None:
+            return copy_tree(self._payload)
+        view = _new(type(self._payload))
+        set_raw_dict(view, self._base.copy())
+        return view
 
 
 def wrap_payload_for_isolation(payload: Any) -> Any:
@@ -112,7 +105,7 @@ def wrap_payload_for_isolation(payload: Any) -> Any:
 
     Editing it in place, at any depth and through whatever library, never reaches `payload`.
     """
-    return views_of(payload).view()
+    return Views(payload).view()
 
 
 def settle(view: Any) -> None:

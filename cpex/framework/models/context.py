@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, TypeAlias
+from itertools import permutations
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pydantic import BaseModel, Field, field_validator
 
-from cpex.framework.models.lazy import LazyModel
+from cpex.framework.models.lazy import PENDING, Defaults, LazyModel, set_raw_dict
 
 MAX_CONTENT_TYPE_LENGTH = 200
 """Characters."""
@@ -51,6 +52,22 @@ class GlobalContext(LazyModel):
     state: dict[str, Any] = Field(default_factory=dict)
     metadata: dict[str, Any] = Field(default_factory=dict)
 
+    if not TYPE_CHECKING:
+        # Hidden from type checkers, which know the signature from the fields.
+        def __init__(self, /, **data: Any) -> None:
+            # Hosts make one for each call. Of an id and other texts, which need no validation, it is made without: the
+            # rest follows when somebody looks.
+            if type(self) is GlobalContext and type(data.get("request_id")) is str:
+                defaults = _BESIDE_ID if len(data) == 1 else _beside_texts(data)
+                if defaults is not None:
+                    data[PENDING] = defaults
+                    set_raw_dict(self, data)
+                    return
+            super().__init__(**data)
+
+        # Pydantic's own mark: validating into this class need not come through here.
+        __init__.__pydantic_base_init__ = True
+
     @field_validator("content_type")
     @classmethod
     def _check_content_type(cls, value: str | None) -> str | None:
@@ -61,6 +78,21 @@ class GlobalContext(LazyModel):
         if not value.isprintable():
             raise ValueError("content type contains invalid characters; only printable ones are allowed")
         return value
+
+
+_BESIDE_ID = Defaults(GlobalContext, ("request_id",))
+# By the names that are given, in the order in which they are.
+_BESIDE_TEXTS = {
+    names: Defaults(GlobalContext, names)
+    for number in range(2, 5)
+    for names in permutations(("request_id", "user", "tenant_id", "server_id"), number)
+    if "request_id" in names
+}
+
+
+def _beside_texts(data: dict[str, Any]) -> Defaults | None:
+    """The defaults beside what is given, when that is nothing but texts that need no validation."""
+    return _BESIDE_TEXTS.get((*data,)) if all(type(value) is str for value in data.values()) else None
 
 
 class PluginContext(LazyModel):

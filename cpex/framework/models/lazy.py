@@ -15,6 +15,7 @@ This module decides when a field is filled; what it is filled with is the filler
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -83,6 +84,26 @@ def _get_dict(model: BaseModel) -> dict[str, Any]:
     return values
 
 
+class Defaults:
+    """Fills an instance that was made of given values, known to be valid, with the defaults of its class."""
+
+    __slots__ = ("_fields", "_given")
+
+    def __init__(self, cls: type[BaseModel], given: Iterable[str]) -> None:
+        # The class itself: its fields are complete only after this is made.
+        self._fields = cls
+        self._given = frozenset(given)
+
+    def fields(self) -> tuple[str, ...]:
+        return tuple(self._fields.model_fields)
+
+    def fill(self, name: str) -> Any:
+        return self._fields.model_fields[name].get_default(call_default_factory=True)
+
+    def state(self) -> tuple[set[str], None, None]:
+        return set(self._given), None, None
+
+
 class LazyModel(BaseModel):
     """Base of the models that the engine may hand out before all their fields are made."""
 
@@ -97,8 +118,8 @@ class LazyModel(BaseModel):
             # mypy does not see this method of pydantic's, which is hidden from type checkers.
             return super().__getattr__(name)  # type: ignore[misc]
         if name in filler.fields():
-            value = values[name] = filler.fill(name)
-            return value
+            # Of threads that read at the same time, all get the value that came first.
+            return values.setdefault(name, filler.fill(name))
         if name in _SLOTS or filler.state()[1] or filler.state()[2]:
             complete(self)
             return getattr(self, name)

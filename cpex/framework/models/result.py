@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from cpex.framework.extensions import Extensions
-from cpex.framework.models.lazy import LazyModel
+from cpex.framework.models.lazy import PENDING, Defaults, LazyModel, set_raw_dict
 from cpex.framework.models.record import ControlExecutionRecord
 
 MCP_INTERNAL_ERROR = -32603
@@ -76,9 +76,42 @@ class PluginResult(LazyModel, Generic[T]):
     """Milliseconds; the largest of all plugins reaches the host."""
     executions: list[ControlExecutionRecord] = Field(default_factory=list)
 
+    if not TYPE_CHECKING:
+        # Hidden from type checkers, which know the signature from the fields.
+        def __init__(self, /, **data: Any) -> None:
+            # Every plugin makes one for each call. A plain answer needs no validation: what it does not say follows
+            # when somebody looks.
+            if (plain := self.__cpex_plain__) is not None:
+                if data.get("continue_processing") is True and len(data) == 1:
+                    data[PENDING] = plain[1]
+                    set_raw_dict(self, data)
+                    return
+                if not data:
+                    data["continue_processing"] = True
+                    data[PENDING] = plain[0]
+                    set_raw_dict(self, data)
+                    return
+            super().__init__(**data)
+
+        # Pydantic's own mark: validating into this class need not come through here.
+        __init__.__pydantic_base_init__ = True
+        __cpex_plain__ = None
+
+        @classmethod
+        def __pydantic_init_subclass__(cls, **options: Any) -> None:
+            super().__pydantic_init_subclass__(**options)
+            # A class that adds fields or validators of its own is always validated.
+            plain = cls.__pydantic_generic_metadata__["origin"] is PluginResult
+            cls.__cpex_plain__ = _PLAIN if plain else None
+
     async def wait_for_background_tasks(self) -> list[PluginErrorModel]:
         """Wait for the background plugins of this call and return the errors they ended with. Never raises."""
         outcomes = await asyncio.gather(*self.background_tasks, return_exceptions=True)
         # A task that ran several plugins ends with a list of their errors.
         errors = [each for outcome in outcomes for each in (outcome if isinstance(outcome, list) else [outcome])]
         return [error for error in errors if isinstance(error, PluginErrorModel)]
+
+
+_PLAIN = (Defaults(PluginResult, ()), Defaults(PluginResult, ("continue_processing",)))
+if not TYPE_CHECKING:
+    PluginResult.__cpex_plain__ = _PLAIN

@@ -18,7 +18,7 @@ from typing import Any
 from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PluginViolationError, convert_exception_to_error
 from cpex.framework.memory.copying import copy_tree
-from cpex.framework.memory.views import ContextSource, snapshot_context, view_global_context, views_of
+from cpex.framework.memory.views import ContextSource, Views, snapshot_context, view_global_context
 from cpex.framework.models.lazy import complete, raw_dict
 from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
 from cpex.framework.models.outcome import HookOutcome
@@ -26,10 +26,11 @@ from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginErrorModel
 from cpex.framework.pipeline.background import Background, is_interrupt
 from cpex.framework.pipeline.call import ExecutionContext
-from cpex.framework.pipeline.phases import admitted, invoke, run_serial
+from cpex.framework.pipeline.phases import go_on, walk
 from cpex.framework.pipeline.plan import Observer, Step
 from cpex.framework.pipeline.relay import relay
 from cpex.framework.pipeline.stepping import DeadlineReached
+from cpex.framework.pipeline.turns import admitted, invoke
 
 logger = logging.getLogger("cpex.framework.manager")
 
@@ -93,7 +94,8 @@ def _redacting(call: ExecutionContext, payload: Any) -> ExecutionContext:
 
 async def _redact(inner: ExecutionContext) -> Any:
     try:
-        await run_serial(inner)
+        steps = iter(inner.plan.serial)
+        await go_on(inner, steps, walk(inner, steps, elapsed_ns()))
     # Whatever a transform raised has been logged where it was handled; here it only means "do not show".
     except BaseException as error:
         if is_interrupt(error):
@@ -161,7 +163,7 @@ async def _run_all(
         return task
 
     try:
-        views = views_of(await redaction.payload())
+        views = Views(await redaction.payload())
         await relay(iter(turns), lambda turn: _run(call, turn, views.view()), spawn)
         for task in followers:
             await task
@@ -247,7 +249,7 @@ def tell_observers(call: ExecutionContext, background: Background, error: BaseEx
 
 async def _tell(outcome: HookOutcome, observer: Observer, redaction: Redaction, background: Background) -> None:
     try:
-        payload = views_of(await redaction.payload()).view()
+        payload = Views(await redaction.payload()).view()
     except RedactionFailed:
         # The outcome is still told (refunds depend on it), without what may not be shown.
         payload = None

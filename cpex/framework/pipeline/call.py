@@ -23,7 +23,7 @@ from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
 from cpex.framework.memory.copying import copy_tree
 from cpex.framework.memory.size import content_bytes
 from cpex.framework.memory.table import ContextTable
-from cpex.framework.memory.views import ContextSource, Views, state_changes, views_of
+from cpex.framework.memory.views import ContextSource, state_changes
 from cpex.framework.models import _truncate_opt
 from cpex.framework.models.context import GlobalContext, PluginContext
 from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
@@ -33,7 +33,7 @@ from cpex.framework.models.result import PluginErrorModel, PluginResult, PluginV
 from cpex.framework.pipeline.acceptance import Accepted, Rules, accept
 from cpex.framework.pipeline.disabling import Disabled
 from cpex.framework.pipeline.plan import HookPlan, Step
-from cpex.framework.pipeline.stepping import DeadlineReached
+from cpex.framework.pipeline.stepping import DeadlineReached, Stepper
 from cpex.framework.pipeline.tracing import Tracer
 from cpex.framework.pipeline.trail import Trail, result_of
 
@@ -59,6 +59,7 @@ class Engine(Protocol):
     hook_policies: dict[str, HookPayloadPolicy]
     default_hook_policy: DefaultHookPolicy
     disabled: Disabled
+    idle_steppers: list[Stepper]
 
 
 class ForeignResult(TypeError):
@@ -130,7 +131,6 @@ class ExecutionContext(PhaseState):
         else:
             self.table = table = ContextTable(self.request_id, source)
             self.owed = table.owed
-        self.views: Views = views_of(payload)
         self.tracer = tracer
         self.started_ns = elapsed_ns()
         # Whether a plugin's turn needs a look at more than its conditions; disabling may begin within this very call.
@@ -138,6 +138,10 @@ class ExecutionContext(PhaseState):
         if engine.hook_timeout_s is not None:
             self.deadline_ns = self.started_ns + int(engine.hook_timeout_s * 1_000_000_000)
             self.watched = True
+        # Whether a turn is more than calling the handler with a view and a context.
+        self.special = (
+            plan.special or self.watched or tracer is not None or plan.smallest_limit < engine.max_payload_bytes
+        )
 
     # What a plugin is handed.
 
@@ -218,7 +222,6 @@ class ExecutionContext(PhaseState):
         if not isinstance(result, PluginResult):
             raise foreign_result(step, result)
         self.eventful = True
-        self.plan.answers.add(type(result))
         effects = self.plan.effects
         refusal = effects.refusal(result, step.name) if effects is not None else None
         denied = refusal is not None or not result.continue_processing
@@ -264,7 +267,6 @@ class ExecutionContext(PhaseState):
             self.reply = accepted.reply
         else:
             self.payload = accepted.payload
-            self.views = views_of(accepted.payload)
         self.payload_modified = True
         self.decider = step.name
 
@@ -407,7 +409,7 @@ class ExecutionContext(PhaseState):
             raise self._plugin_error(failure, error)
         if step.on_error is OnError.DISABLE:
             self.engine.disabled.disable(step.name)
-            self.watched = True
+            self.watched = self.special = True
 
     def _violated(self, step: Step, error: PluginViolationError, duration_ns: int) -> None:
         """A raised violation is the same as that denial returned."""

@@ -19,10 +19,12 @@ from cpex.framework.observability import ObservabilityProvider, watch_engine
 from cpex.framework.pipeline.aftermath import start_background, tell_observers
 from cpex.framework.pipeline.background import Background
 from cpex.framework.pipeline.call import ExecutionContext
+from cpex.framework.pipeline.concurrent import run_concurrent
 from cpex.framework.pipeline.disabling import Disabled
-from cpex.framework.pipeline.phases import run_concurrent, run_serial
+from cpex.framework.pipeline.phases import go_on, walk
 from cpex.framework.pipeline.plan import HookPlan, compile_plan
 from cpex.framework.pipeline.single import run_single
+from cpex.framework.pipeline.stepping import Stepper
 from cpex.framework.pipeline.tracing import tracer_for
 
 MAX_MEASURED = 1024
@@ -67,6 +69,7 @@ class Executor:
         self.background = Background(background_limit, drain_timeout_s)
         self.disabled = self._runtime_disabled = Disabled()
         self.not_started: frozenset[str] = frozenset()
+        self.idle_steppers: list[Stepper] = []
         self._measured: dict[int, weakref.ref[Any]] = {}
         self._compiled: dict[tuple[Any, ...], HookPlan] = {}
         watch_engine(self)
@@ -92,7 +95,9 @@ class Executor:
         call = ExecutionContext(self, plan, payload, global_context, local_contexts, extensions, tracer)
         try:
             if plan.serial:
-                await run_serial(call)
+                steps = iter(plan.serial)
+                if (waiting := walk(call, steps, call.started_ns)) is not None:
+                    await go_on(call, steps, waiting)
             call.transformed = call.halted_by is None
             if plan.concurrent and call.halted_by is None:
                 await run_concurrent(call, self.execution_pool)

@@ -19,7 +19,6 @@ from cpex.framework.models.lazy import build
 from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
 from cpex.framework.models.payload import PluginPayload
 from cpex.framework.models.record import ControlExecutionRecord
-from cpex.framework.models.result import PluginResult
 from cpex.framework.utils import compile_conditions
 
 if TYPE_CHECKING:
@@ -113,8 +112,8 @@ class HookPlan:
     """The class of the hook's reply where that is another than its payload."""
     smallest_limit: int
     """The least content, in bytes, that any of the plugins accepts."""
-    answers: set[type]
-    """Result classes that are known to be `PluginResult`s; grows as plugins answer with their own."""
+    special: bool
+    """Whether a serial plugin has conditions, or takes extensions."""
     effects: ReplyEffects | None
     """What replies of this hook do, beside being replies; `None` for all but the identity hooks."""
 
@@ -140,7 +139,6 @@ def compile_plan(hook: str, refs: Iterable[HookRef], observers: tuple[Observer, 
     by_mode = {mode: tuple(step for step in steps if step.mode is mode) for mode in PluginMode}
     names = {step.name for step in steps}
     registry = get_hook_registry()
-    result_type = registry.get_result_type(hook)
     return HookPlan(
         hook=hook,
         serial=tuple(step for mode in SERIAL_MODES for step in by_mode[mode]),
@@ -152,7 +150,7 @@ def compile_plan(hook: str, refs: Iterable[HookRef], observers: tuple[Observer, 
         payload_type=registry.get_payload_type(hook),
         reply_type=registry.reply_type(hook),
         smallest_limit=min((step.max_bytes for step in steps), default=0),
-        answers={PluginResult} | ({result_type} if result_type is not None else set()),
+        special=any(step.matches is not None or step.takes_extensions for step in steps),
         effects=_effects_of(hook),
     )
 

@@ -1,8 +1,8 @@
 """Running one coroutine in the caller's task, in context variables of its own, under a deadline.
 
-A handler's first step is taken by hand: `context.run(coroutine.send, None)`. Most handlers end there, without a task
-and without a timer. For one that waits, `carry_on` passes what it waits for up to the caller's own task, so that cancel
-scopes, `asyncio.timeout` and `asyncio.current_task()` inside it behave as under a plain `await`, and arms a deadline.
+A handler's first step is taken by hand, by a `Stepper`. Most handlers end there, without a task and without a timer.
+For one that waits, `carry_on` passes what it waits for up to the caller's own task, so that cancel scopes,
+`asyncio.timeout` and `asyncio.current_task()` inside it behave as under a plain `await`, and arms a deadline.
 """
 
 from __future__ import annotations
@@ -18,6 +18,35 @@ logger = logging.getLogger(__name__)
 
 CLEANUP_GRACE_S = 5.0
 """Seconds that a handler may take to clean up after its deadline, before it is abandoned."""
+
+
+ENDED: Any = object()
+"""What a stepper yields when the coroutine that it was sent has ended."""
+
+
+class Stepper:
+    """Takes the first step of any number of coroutines, one after another.
+
+    `context.run(stepper.send, coroutine)` is `ENDED` when the coroutine has ended, and its result is in `answer`: no
+    exception carries it, which would cost more than the rest of the step. Otherwise it is what the coroutine waits for;
+    then, and when the coroutine has raised, this stepper is used up. Keep it for as long as the coroutine lives.
+    """
+
+    __slots__ = ("answer", "send")
+
+    def __init__(self) -> None:
+        self.answer: list[Any] = [None]
+        """Holds one value, in a list, so that the steps need no way back to this object."""
+        steps = _steps(self.answer)
+        steps.send(None)
+        self.send = steps.send
+
+
+@types.coroutine
+def _steps(answer: list[Any]) -> Generator[Any, Any, Any]:
+    # Nothing is kept in a variable: whoever asks for references to a plugin's view must not find one here.
+    while True:
+        answer[0] = yield from (yield ENDED)
 
 
 class DeadlineReached(Exception):

@@ -252,6 +252,25 @@ async def test_an_untouched_view_passes_from_plugin_to_plugin() -> None:
         assert len(set(identities)) == 1
 
 
+class Numbered(PluginPayload):
+    flag: bool = True
+    ratio: float = 1.0
+
+
+@pytest.mark.parametrize("mode", ["sequential", "transform", "audit"])
+async def test_an_equal_value_of_another_type_forced_into_a_view_reaches_no_other_plugin(mode: str) -> None:
+    seen = []
+
+    async def forces(payload: Any, context: Any) -> PluginResult[Any]:
+        seen.append((payload.flag, payload.ratio))
+        object.__setattr__(payload, "flag", 1)
+        object.__setattr__(payload, "ratio", True)
+        return PluginResult()
+
+    await call(manager_of(*(plugin(forces, name, mode=mode) for name in "abc")), Numbered())
+    assert [repr(each) for each in seen] == ["(True, 1.0)"] * 3
+
+
 async def test_a_payload_does_not_outlive_its_call() -> None:
     keeper = Keeper()
 

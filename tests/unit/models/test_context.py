@@ -1,9 +1,11 @@
 """What plugins are told about a request."""
 
+import copy
+import pickle
 from datetime import UTC, datetime
 
 import pytest
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from cpex.framework.models import GlobalContext, PluginContext, UserContext
 
@@ -18,6 +20,63 @@ def test_containers_are_fresh_for_every_request():
     first.metadata["b"] = 2
 
     assert (second.state, second.metadata) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"request_id": "r"},
+        {"tenant_id": "t", "request_id": "r"},
+        {"request_id": "r", "user": "u", "tenant_id": "t", "server_id": "s"},
+        {"request_id": "r", "user": None},
+        {"request_id": "r", "user": {"id": 1}, "state": {"k": [1]}},
+        {"request_id": "r", "content_type": "text/plain"},
+        {"request_id": "r", "unknown": "x"},
+    ],
+)
+def test_however_it_is_made_a_context_is_what_validation_makes_of_it(given):
+    made, validated = GlobalContext(**given), GlobalContext.model_validate(given)
+
+    assert repr(made) == repr(validated)
+    assert made == validated
+    assert made.model_fields_set == validated.model_fields_set
+    assert list(made.model_dump()) == list(GlobalContext.model_fields)
+    assert GlobalContext(**given).model_dump_json(exclude_unset=True) == validated.model_dump_json(exclude_unset=True)
+    assert pickle.loads(pickle.dumps(GlobalContext(**given))) == copy.deepcopy(GlobalContext(**given)) == validated
+    assert GlobalContext(**given).state == validated.state
+
+
+@pytest.mark.parametrize("given", [{}, {"user": "u"}, {"request_id": None}, {"request_id": 1}, {"request_id": b"r"}])
+def test_a_context_without_a_proper_request_id_is_refused_or_converted_as_validation_does(given):
+    def outcome(make):
+        try:
+            return repr(make(given))
+        except ValidationError as error:
+            return error.errors(include_url=False)
+
+    assert outcome(lambda values: GlobalContext(**values)) == outcome(GlobalContext.model_validate)
+
+
+def test_a_subclass_of_the_context_is_validated_with_all_that_it_adds():
+    class Own(GlobalContext):
+        region: str = "eu"
+
+        @field_validator("request_id")
+        @classmethod
+        def shout(cls, value):
+            return value.upper()
+
+    assert (Own(request_id="r").request_id, Own(request_id="r").region) == ("R", "eu")
+
+
+def test_what_the_host_assigns_to_a_context_is_there_for_every_reader():
+    made = GlobalContext(request_id="r")
+    made.user = "u"
+    made.state["k"] = 1
+
+    assert made.model_dump()["user"] == "u"
+    assert made.state == {"k": 1}
+    assert made.model_fields_set == {"request_id", "user"}
 
 
 def test_content_types_are_short_and_printable():

@@ -1,9 +1,10 @@
 """What plugins answer, and the words that records use."""
 
 import asyncio
+import pickle
 
 import pytest
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from cpex.framework.models import (
     ControlExecutionRecord,
@@ -33,6 +34,53 @@ def test_a_result_without_arguments_allows_and_changes_nothing():
     assert isinstance(result, PluginResult)
     assert (result.continue_processing, result.modified_payload, result.violation) == (True, None, None)
     assert (result.metadata, result.executions, result.retry_delay_ms, result.http_headers) == ({}, [], 0, None)
+
+
+@pytest.mark.parametrize("cls", [PluginResult, PluginResult[Payload]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"continue_processing": True},
+        {"continue_processing": False},
+        {"continue_processing": 1},
+        {"continue_processing": True, "metadata": {"k": 1}},
+        {"modified_payload": None},
+    ],
+)
+def test_however_it_is_made_a_result_is_what_validation_makes_of_it(cls, given):
+    made, validated = cls(**given), cls.model_validate(given)
+
+    assert repr(made) == repr(validated)
+    assert made == validated
+    assert made.model_fields_set == validated.model_fields_set
+    assert list(made.model_dump()) == list(validated.model_dump())
+    assert cls(**given).model_dump_json(exclude_unset=True) == validated.model_dump_json(exclude_unset=True)
+    assert pickle.loads(pickle.dumps(PluginResult(**given))) == PluginResult.model_validate(given)
+
+
+def test_what_a_plugin_puts_into_its_plain_answer_is_there():
+    result, other = PluginResult[Payload](continue_processing=True), PluginResult[Payload](continue_processing=True)
+    result.metadata["k"] = 1
+    result.retry_delay_ms = 5
+    result.continue_processing = False
+
+    assert (result.metadata, result.retry_delay_ms, result.continue_processing) == ({"k": 1}, 5, False)
+    assert (other.metadata, other.retry_delay_ms, other.continue_processing) == ({}, 0, True)
+
+
+def test_a_result_class_of_a_plugin_s_own_is_validated_with_all_that_it_adds():
+    class Own(PluginResult[Payload]):
+        score: float = 0.5
+
+        @model_validator(mode="after")
+        def note(self):
+            self.metadata["noted"] = self.score
+            return self
+
+    assert Own().metadata == Own(continue_processing=True).metadata == {"noted": 0.5}
+    with pytest.raises(ValidationError):
+        PluginResult[Payload](continue_processing="perhaps")
 
 
 def test_a_result_keeps_payload_and_violation_as_the_objects_they_are():

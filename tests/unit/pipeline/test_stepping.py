@@ -415,3 +415,38 @@ async def test_a_call_that_is_closed_from_outside_closes_its_plugin_and_its_span
     coroutine.close()
     assert ended == [True]
     assert spans.open() == []
+
+
+class OfItsOwn:
+    """Something to await that yields an answer to the event loop, as only a handler gone wrong would."""
+
+    def __await__(self) -> Any:
+        yield PluginResult()
+        return PluginResult()
+
+
+async def test_an_answer_that_is_yielded_instead_of_returned_does_not_count() -> None:
+    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+        await OfItsOwn()
+        raise AssertionError("must not be resumed with somebody else's turn")
+
+    manager = manager_of(plugin(handler, "a", on_error="ignore"), plugin(allow, "b"))
+    result, _ = await call(manager)
+    # What the loop makes of it is the handler's error; the next plugin has its own turn.
+    assert [str(record.status) for record in result.executions] == ["error", "completed"]
+
+
+async def test_calls_inside_of_calls_and_beside_each_other_keep_their_answers_apart() -> None:
+    inner = manager_of(plugin(allow, "inner"))
+
+    async def nests(payload: Any, context: Any) -> PluginResult[Any]:
+        await call(inner)
+        name = context.global_context.request_id
+        if name != "0":
+            await take_turns(int(name) % 3)
+        await call(inner)
+        return PluginResult(metadata={"name": name})
+
+    manager = manager_of(plugin(nests, "outer"), plugin(nests, "again"))
+    results = await asyncio.gather(*(call(manager, None, GlobalContext(request_id=str(n))) for n in range(9)))
+    assert [result.metadata["name"] for result, _ in results] == [str(n) for n in range(9)]

@@ -1,0 +1,97 @@
+"""What every mode asks about a turn: whether it is one's turn, how a handler is called, whether its answer is plain."""
+
+from __future__ import annotations
+
+from contextvars import copy_context
+from typing import Any
+
+from cpex.framework.models.context import PluginContext
+from cpex.framework.models.lazy import raw_dict
+from cpex.framework.models.mode import ControlExecutionStatus
+from cpex.framework.models.result import PluginResult
+from cpex.framework.pipeline.call import ExecutionContext, foreign_result
+from cpex.framework.pipeline.plan import Step
+from cpex.framework.pipeline.stepping import ENDED, Stepper, carry_on
+
+ALLOWS = raw_dict(PluginResult(continue_processing=True)).copy()
+"""The instance dictionary of the commonest answer."""
+SAYS_NOTHING = raw_dict(PluginResult()).copy()
+"""The same of `PluginResult()`, which says it without a word."""
+
+
+def is_ready(call: ExecutionContext, step: Step) -> bool:
+    """Whether a step takes its turn.
+
+    Raises:
+        PluginError: The time of the whole call is over.
+    """
+    if call.past_deadline():
+        raise call.out_of_time(step, 0)
+    return admitted(call, step)
+
+
+def admitted(call: ExecutionContext, step: Step) -> bool:
+    """Whether a step takes its turn; one that is disabled at run time leaves a record, one that does not apply none."""
+    # Conditions first: a call that does not concern the plugin must not use up its trial.
+    if step.matches is not None and not step.matches(call.payload, call.global_context):
+        call.skipped += 1
+        return False
+    disabled = call.engine.disabled
+    if disabled and not disabled.admits(step):
+        call.skipped += 1
+        call.trail.append(step.record(status=ControlExecutionStatus.DISABLED, requested_allow=None, matched=None))
+        return False
+    return True
+
+
+def is_plain_allow(result: Any) -> bool:
+    """Whether an answer is one, allows, and carries nothing else."""
+    if not isinstance(result, PluginResult):
+        return False
+    values = raw_dict(result)
+    # What is not there yet would be filled with its default.
+    value = values.get
+    return (
+        values["continue_processing"] is True
+        and value("modified_payload") is None
+        and value("modified_extensions") is None
+        and value("violation") is None
+        and not value("metadata")
+        and not value("retry_delay_ms")
+        and not value("http_headers")
+    )
+
+
+def opened(call: ExecutionContext, step: Step, view: Any, context: PluginContext) -> Any:
+    """The coroutine of one handler call, not begun.
+
+    Raises:
+        ValueError: The payload is larger than the plugin takes.
+    """
+    if step.max_bytes < call.engine.max_payload_bytes:
+        call.check_size(step)
+    return step.call(view, context, call.extensions_for(step)) if step.takes_extensions else step.call(view, context)
+
+
+async def invoke(
+    call: ExecutionContext, step: Step, view: Any, context: PluginContext, started_ns: int
+) -> PluginResult[Any]:
+    """One handler call from start to end, in context variables of its own and within its time.
+
+    Raises:
+        ForeignResult: The handler returned something else than a `PluginResult`.
+    """
+    variables = copy_context()
+    coroutine = opened(call, step, view, context)
+    idle = call.engine.idle_steppers
+    stepper = idle.pop() if idle else Stepper()
+    waiting = variables.run(stepper.send, coroutine)
+    if waiting is ENDED:
+        result = stepper.answer[0]
+        stepper.answer[0] = None
+        idle.append(stepper)
+    else:
+        result = await carry_on(coroutine, variables, waiting, call.seconds_for(step, started_ns))
+    if not isinstance(result, PluginResult):
+        raise foreign_result(step, result)
+    return result
