@@ -19,9 +19,13 @@ def blocks(page: Path) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "name", ["circuit_breaker", "content_policy", "pii_redaction", "rate_limit", "token_budget", "tool_allow_list"]
+NAMES = (
+    *("circuit_breaker", "content_policy", "injection_guard", "pii_redaction", "rate_limit", "secrets"),
+    *("token_budget", "tool_allow_list"),
 )
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_the_example_of_a_page_prints_what_the_page_says(name: str, tmp_path: Path) -> None:
     parts = blocks(PAGES / f"{name}.md")
     (tmp_path / "plugins.yaml").write_text(parts["yaml"], encoding="utf-8")
