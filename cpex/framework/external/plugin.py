@@ -111,8 +111,10 @@ class RemotePlugin(Plugin):
                 "external_unknown_plugin",
             )
         about = remote.pop(ADVERTISEMENT, None)
-        features = about.get("features") if isinstance(about, dict) else None
-        self._features = frozenset(each for each in features or () if isinstance(each, str))
+        about = about if isinstance(about, dict) else {}
+        self._features = frozenset(each for each in about.get("features") or () if isinstance(each, str))
+        if beyond := about.get("capabilities"):
+            remote["capabilities"] = [*(remote.get("capabilities") or ()), *beyond]
         # Servers of release 0.1 compare names without case here, and with case when a hook is called.
         self._remote_name = str(remote.get("name") or self._local.name)
         merged = self._merged(remote)

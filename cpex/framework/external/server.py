@@ -27,7 +27,7 @@ from cpex.framework.external.wire import ADVERTISEMENT, FEATURES, MASK, WireErro
 from cpex.framework.loader.config import ConfigLoader
 from cpex.framework.loader.plugin import PluginLoader
 from cpex.framework.loader.start import start_plugins
-from cpex.framework.models.config import Config, PluginConfig
+from cpex.framework.models.config import EXTRA_CAPABILITIES, Config, PluginConfig
 from cpex.framework.models.context import PluginContext
 from cpex.framework.models.result import PluginErrorModel, PluginResult, PluginViolation
 from cpex.framework.models.transport import GRPCServerConfig, MCPServerConfig, UnixSocketServerConfig
@@ -152,7 +152,11 @@ class ExternalPluginServer:
         written = self._written.get(entry.name, {}) if self._path else wire.plain(entry).get("config")
         described = entry.model_copy(update={"config": None}).to_json()
         described["config"] = _masked(written) if entry.config is not None else None
-        return described | {ADVERTISEMENT: {"version": 1, "features": list(FEATURES)}}
+        # Hosts of release 0.1 refuse a whole configuration for a capability that they do not know.
+        beyond = sorted(entry.capabilities & EXTRA_CAPABILITIES)
+        described["capabilities"] = sorted(entry.capabilities - EXTRA_CAPABILITIES)
+        about_us = {"version": 1, "features": list(FEATURES), "capabilities": beyond}
+        return described | {ADVERTISEMENT: about_us}
 
     # Answers.
 
