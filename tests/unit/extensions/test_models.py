@@ -86,6 +86,22 @@ def test_no_slot_can_be_assigned() -> None:
         SecurityExtension().labels = frozenset({"PII"})
 
 
+def test_headers_of_another_shape_are_understood_and_what_is_lost_is_told_once(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cpex.framework.extensions.http._told", set())
+    shape = {"request_headers": {"A": "1"}, "response_headers": {"B": "2"}, "method": "GET"}
+    for _ in range(2):
+        assert HttpExtension.model_validate(shape).headers == {"A": "1"}
+    assert [record.message for record in caplog.records] == [
+        "HttpExtension has no `method`, so what stands there is left out; known: headers",
+        "HttpExtension has no `response_headers`, so what stands there is left out; known: headers",
+    ]
+    both = HttpExtension.model_validate({"headers": {"A": "1"}, "request_headers": {"A": "2"}})
+    assert both.headers == {"A": "1"}
+    assert "request_headers" in caplog.records[-1].message
+
+
 def test_unknown_keys_are_dropped() -> None:
     assert Extensions.model_validate({"raw_credentials": {"token": "x"}}) == Extensions()
 
