@@ -19,7 +19,7 @@ from cpex.framework.errors import (
     PluginTimeoutError,
 )
 from cpex.framework.extensions import Extensions
-from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
+from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy, doubts
 from cpex.framework.loader.config import ConfigLoader
 from cpex.framework.loader.plugin import PluginLoader
 from cpex.framework.loader.start import FailedPlugin, start_plugins
@@ -213,6 +213,9 @@ class _Manager(_ManagerState):
                 await self._registry.shutdown()
             self._failed = {}
             await self._start_plugins()
+            # Plugins may have registered hooks of their own by now.
+            for doubt in doubts(self._get_executor().hook_policies):
+                logger.warning("%s", doubt)
             self._get_executor().not_started = frozenset(self._failed)
             self._initialized = True
             self._warned = False

@@ -5,14 +5,18 @@ The framework ships no policies: hosts pass them to the manager, one per hook, a
 
 from __future__ import annotations
 
+import difflib
 import logging
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-__all__ = ["DefaultHookPolicy", "HookPayloadPolicy", "apply_policy"]
+from cpex.framework.hooks.registry import get_hook_registry
+
+__all__ = ["DefaultHookPolicy", "HookPayloadPolicy", "apply_policy", "doubts"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +46,30 @@ class HookPayloadPolicy:
             raise TypeError(
                 f"writable fields of a hook policy must be a set of names, not the text `{self.writable_fields}`; "
                 f"write frozenset({{{self.writable_fields!r}}})"
+            )
+        if not isinstance(self.writable_fields, frozenset):
+            # Whoever gave us a list or a set could still add to it.
+            object.__setattr__(self, "writable_fields", frozenset(self.writable_fields))
+
+
+def doubts(policies: Mapping[str, HookPayloadPolicy]) -> Iterator[str]:
+    """What in a host's policies cannot mean anything, each with how to mend it.
+
+    A policy for a hook that is called otherwise leaves that hook to the default, which may allow everything.
+    """
+    registry = get_hook_registry()
+    for hook, policy in policies.items():
+        if not registry.is_registered(hook):
+            close = difflib.get_close_matches(hook, registry.get_registered_hooks(), n=1)
+            hint = f"did you mean `{close[0]}`?" if close else "register it, or leave the policy out"
+            yield f"the policy for hook `{hook}` applies to no hook that is known; {hint}"
+            continue
+        classes = (registry.get_payload_type(hook), registry.reply_type(hook))
+        known = {name for cls in classes for name in getattr(cls, "model_fields", ())}
+        if known and (unknown := sorted(set(policy.writable_fields) - known)):
+            yield (
+                f"the policy for hook `{hook}` opens {', '.join(f'`{name}`' for name in unknown)}, which its payload "
+                f"does not have; known: {', '.join(sorted(known))}"
             )
 
 

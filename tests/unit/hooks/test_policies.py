@@ -5,9 +5,11 @@ from typing import Any
 import pytest
 
 from cpex.framework.hooks.http import HttpHeaderPayload
-from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy, apply_policy
+from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy, apply_policy, doubts
 from cpex.framework.hooks.tools import ToolPreInvokePayload
+from cpex.framework.manager import TenantPluginManager
 from cpex.framework.memory import CopyOnWriteDict, CopyOnWriteList
+from cpex.framework.models.config import Config
 from cpex.framework.models.payload import PluginPayload
 
 ARGS = HookPayloadPolicy(frozenset({"args"}))
@@ -27,6 +29,39 @@ def test_a_policy_is_frozen_and_refuses_a_bare_text() -> None:
     assert str(caught.value) == (
         "writable fields of a hook policy must be a set of names, not the text `args`; write frozenset({'args'})"
     )
+
+
+def test_writable_fields_cannot_be_added_to_later() -> None:
+    fields: Any = ["args"]
+    policy = HookPayloadPolicy(fields)
+    fields.append("name")
+    assert policy.writable_fields == frozenset({"args"})
+
+
+def test_a_policy_that_cannot_mean_anything_is_told_with_what_was_meant() -> None:
+    policies = {
+        "tool_pre_invok": ARGS,
+        "my_hook": ARGS,
+        "tool_pre_invoke": HookPayloadPolicy(frozenset({"args", "argz"})),
+        "http_auth_check_permission": HookPayloadPolicy(frozenset({"reason", "user_email"})),
+        "identity_resolve": HookPayloadPolicy(frozenset({"subject"})),
+        "tool_post_invoke": HookPayloadPolicy(frozenset()),
+    }
+    known = "args, headers, name"
+    assert list(doubts(policies)) == [
+        "the policy for hook `tool_pre_invok` applies to no hook that is known; did you mean `tool_pre_invoke`?",
+        "the policy for hook `my_hook` applies to no hook that is known; register it, or leave the policy out",
+        f"the policy for hook `tool_pre_invoke` opens `argz`, which its payload does not have; known: {known}",
+    ]
+
+
+async def test_a_manager_warns_of_such_policies_when_it_starts(caplog: pytest.LogCaptureFixture) -> None:
+    manager = TenantPluginManager(Config(), hook_policies={"tool_pre_invok": ARGS, "tool_pre_invoke": ARGS})
+    await manager.initialize()
+    await manager.shutdown()
+    assert [record.message.partition(";")[0] for record in caplog.records if record.levelname == "WARNING"] == [
+        "the policy for hook `tool_pre_invok` applies to no hook that is known"
+    ]
 
 
 def test_the_default_is_allow_or_deny() -> None:
