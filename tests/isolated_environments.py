@@ -11,16 +11,22 @@ import atexit
 import shutil
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
 import pydantic
+from support import other_tasks
 
-from cpex.framework import PluginConfig
+from cpex.framework import GlobalContext, PluginConfig, ToolPreInvokePayload
 from cpex.framework.isolated.client import IsolatedVenvPlugin
 from cpex.framework.isolated.environment import site_packages_of
+from cpex.framework.manager import TenantPluginManager
+from cpex.framework.models.config import Config
+from cpex.framework.models.result import PluginResult
 
 PACKAGES = Path(pydantic.__file__).parents[1]
 """Where the packages lie that the tests run with."""
@@ -50,6 +56,72 @@ def ready(config: PluginConfig, plugin_dirs: Path) -> None:
     plugin._environment().commit()
 
 
+def with_worker(config: PluginConfig, plugin_dirs: Path, script: str) -> None:
+    """Put a worker of a test's own into the environment, where one of another release would lie."""
+    venv = plugin_dirs / "mine" / ".venv"
+    venv.unlink()
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
+    (packages,) = site_packages_of(venv)
+    (packages / "cpex" / "framework" / "isolated").mkdir(parents=True)
+    (packages / "cpex" / "framework" / "isolated" / "worker.py").write_text(WORKER_PRELUDE + script, encoding="utf-8")
+
+
+WORKER_PRELUDE = """
+import json, os, signal, sys, time
+
+def tell(task, **answer):
+    print(json.dumps({"request_id": task["request_id"], **answer}), flush=True)
+
+ALLOW = {"continue_processing": True}
+
+def tasks(*features):
+    for line in sys.stdin:
+        task = json.loads(line)
+        if task["task_type"] == "capabilities":
+            tell(task, status="success", protocol_version=1, features=list(features))
+        elif task["task_type"] == "load_plugin":
+            tell(task, status="success", hooks={})
+        elif task["task_type"] == "shutdown":
+            sys.exit(0)
+        else:
+            yield task
+
+"""
+
+
+@asynccontextmanager
+async def host(
+    config: PluginConfig, plugin_dirs: Path, timeout: float | None = 30
+) -> AsyncIterator[TenantPluginManager]:
+    """A started host with that one plugin; it leaves neither processes nor tasks nor descriptors behind."""
+    manager = TenantPluginManager(Config(plugins=[config], plugin_dirs=[str(plugin_dirs)]), timeout)
+    before = other_tasks()
+    await manager.initialize()
+    try:
+        yield manager
+    finally:
+        pid = pid_of(manager)
+        await manager.shutdown()
+        assert pid is None or not running(pid)
+        assert other_tasks() <= before
+
+
+def pid_of(manager: TenantPluginManager) -> int | None:
+    """The worker's process id; `None` when there is no worker."""
+    plugin = manager.get_plugin("mine")
+    assert isinstance(plugin, IsolatedVenvPlugin)
+    process = plugin.comm.process if plugin.comm is not None else None
+    return process.pid if process is not None else None
+
+
+async def invoke(manager: TenantPluginManager, name: str = "t", **args: Any) -> PluginResult[Any]:
+    """Call the tool hook; no call may take longer than 20 seconds."""
+    payload = ToolPreInvokePayload(name=name, args=args)
+    async with asyncio.timeout(20):
+        result, _ = await manager.invoke_hook("tool_pre_invoke", payload, GlobalContext(request_id="r"))
+    return result
+
+
 def isolated(folder: Path, code: str, **fields: Any) -> tuple[PluginConfig, Path]:
     """A plugin package `mine` with a class `Mine`, and an environment for it.
 
@@ -73,7 +145,6 @@ def isolated(folder: Path, code: str, **fields: Any) -> tuple[PluginConfig, Path
 PRELUDE = """
 import asyncio, os, signal, sys, time
 from cpex.framework import Plugin, PluginViolation, PluginViolationError, ToolPreInvokeResult
-from cpex.framework.models.result import PluginResult
 
 def denial(code):
     violation = PluginViolation(reason="no", description="no", code=code)

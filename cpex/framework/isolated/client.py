@@ -19,7 +19,7 @@ from cpex.framework.extensions.tiers import Capability
 from cpex.framework.isolated.environment import INSTALL_TIMEOUT_S, Environment
 from cpex.framework.isolated.link import WorkerFailed, WorkerGone, WorkerTimeout
 from cpex.framework.isolated.locating import plugin_class_name, plugin_folder, refusal, requirements_of
-from cpex.framework.isolated.process import WorkerProcess
+from cpex.framework.isolated.process import WorkerProcess, worker_environment
 from cpex.framework.isolated.record import Wanted
 from cpex.framework.isolated.tasks import HookCall, config_text, failure_of
 from cpex.framework.isolated.venv_comm import VenvProcessCommunicator
@@ -159,10 +159,9 @@ class IsolatedVenvPlugin(Plugin):
         """
         await self._prepare_environment(defer_cache_metadata)
         if self.comm is None:
-            variables = (self.config.config or {}).get("worker_env") or ()
-            self.comm = VenvProcessCommunicator(
-                str(self.plugin_path / ".venv"), name=self.name, variables=tuple(map(str, variables))
-            )
+            named = (self.config.config or {}).get("worker_env") or ()
+            env = worker_environment(tuple(map(str, named)), self.plugin_dirs)
+            self.comm = VenvProcessCommunicator(str(self.plugin_path / ".venv"), name=self.name, env=env)
             self.comm.use(self.config.max_content_size, self._introduce)
         if defer_cache_metadata:
             return

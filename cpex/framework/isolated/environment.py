@@ -100,8 +100,7 @@ class Environment:
         before = self._installed()
         with contextlib.suppress(FileNotFoundError):
             (self.cache / RECORD_FILE).unlink()
-        with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.venv)
+        _delete(self.venv)
         command = [sys.executable, "-m", "venv", *([] if os.name == "nt" else ["--symlinks"]), str(self.venv)]
         try:
             await run_command(command, BUILD_TIMEOUT_S)
@@ -168,8 +167,18 @@ class Environment:
                 f"the environment {self.venv} is claimed by another host in {self.cache / _OWNERS_FILE}; remove the "
                 "plugin there first"
             )
+        if not self.venv.exists():
+            raise FileNotFoundError(f"there is no environment {self.venv}")
         shutil.rmtree(self.cache.parent)
-        shutil.rmtree(self.venv)
+        _delete(self.venv)
+
+
+def _delete(venv: Path) -> None:
+    if venv.is_symlink():
+        # Of an environment that lies elsewhere only the link is ours.
+        venv.unlink()
+    elif venv.exists():
+        shutil.rmtree(venv)
 
 
 def _reason(error: Exception) -> str:

@@ -99,9 +99,7 @@ def worker_script(venv: Path, plugin: str) -> Path:
         lack = f"the `cpex` in the environment {venv} is too old for isolated plugins; add `cpex>=0.1.3`"
     else:
         lack = f"the environment {venv} holds no `cpex`, which the worker is part of; add `cpex`"
-    raise refusal(
-        plugin, f"{lack} in the plugin's requirements file, and remove the folder {venv} if it was built by hand"
-    )
+    raise refusal(plugin, f"{lack} to the plugin's requirements file; remove the folder {venv} if it was made by hand")
 
 
 def _package_in(venv: Path) -> Path | None:

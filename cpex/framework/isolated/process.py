@@ -27,9 +27,9 @@ __all__ = ["WorkerGone", "WorkerProcess"]
 
 logger = logging.getLogger(__name__)
 
-LAST_LINES = 10
+LAST_LINES = 5
 """Lines of the worker's standard error that a message tells."""
-_MAX_LINE = 500
+_MAX_LINE = 300
 _AFTERMATH_S = 0.25
 """Seconds for what is left in the pipes of a process that has ended; a grandchild may hold them open for ever."""
 _SILENT_S = 1.0
@@ -241,7 +241,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         request_id = message.get("request_id") if isinstance(message, dict) else None
         future = self._waiting.get(request_id) if isinstance(request_id, str) else None
         if future is None and message is None and (future := self._waiting.get(id_at_start(line) or "")) is not None:
-            message = {"status": "error", "message": "an answer that is cut off, or not JSON"}
+            message = _unusable(f"the worker of plugin `{self.name}` gave an answer that is cut off, or is not JSON")
         if future is None:
             # Plugins of older workers print here; answers that nobody waits for any more come here, too. The text is
             # not logged: it may hold anything.
@@ -257,7 +257,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
         )
         meant = self._waiting.get(id_at_start(line.start) or "") or self._only_possible()
         if meant is not None and not meant.done():
-            meant.set_result({"status": "error", "message": text})
+            meant.set_result(_unusable(text))
         else:
             logger.warning("%s; nobody waits for it", text)
 
@@ -274,20 +274,29 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             logger.debug("Worker of plugin %s: %s", self.name, text)
 
 
+def _unusable(text: str) -> dict[str, Any]:
+    """In place of an answer that cannot be used."""
+    return {"status": "error", "message": text, "error": {"message": text, "code": "worker_answer"}}
+
+
 def _signal_name(number: int) -> str:
     with contextlib.suppress(ValueError):
         return signal.Signals(number).name
     return str(number)
 
 
-def worker_environment(names: Sequence[str] = ()) -> dict[str, str]:
+def worker_environment(names: Sequence[str] = (), plugin_dirs: Sequence[str] = ()) -> dict[str, str]:
     """The variables that a worker gets: what Python needs, where the framework's configuration is, and those named.
 
     Args:
         names: Of variables of this process that the operator lets through.
+        plugin_dirs: Workers of release 0.1 refuse folders outside of the working directory, unless they can import from
+            them already.
     """
     wanted = {"PLUGINS_CONFIG_FILE": os.environ.get("PLUGINS_CONFIG_FILE", "plugins/config.yaml"), "PYTHONUTF8": "1"}
     for name in ("SYSTEMROOT", *names):
         if name in os.environ:
             wanted[name] = os.environ[name]
+    if plugin_dirs:
+        wanted["PYTHONPATH"] = os.pathsep.join(plugin_dirs)
     return wanted

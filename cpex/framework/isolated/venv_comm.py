@@ -38,11 +38,11 @@ class VenvProcessCommunicator:
         link: The same worker for callers on an event loop. Use either the link or the blocking methods.
     """
 
-    def __init__(self, venv_path: str, *, name: str = "unnamed", variables: tuple[str, ...] = ()) -> None:
+    def __init__(self, venv_path: str, *, name: str = "unnamed", env: Mapping[str, str] | None = None) -> None:
         """Args:
         venv_path: Must exist.
         name: Of the plugin, for messages.
-        variables: Names of variables of this process that the worker gets as well.
+        env: All variables that the worker gets; what Python needs, if not given.
 
         Raises:
             FileNotFoundError: There is no interpreter in it.
@@ -53,13 +53,13 @@ class VenvProcessCommunicator:
             raise FileNotFoundError(f"Python executable not found: {python}; build the environment first")
         self.python_executable = str(python)
         self._script: str | None = None
-        self._variables = variables
+        self._env = dict(env) if env is not None else worker_environment()
         self._name = name
         self.link = self._new_link(DEFAULT_MAX_BYTES, None)
         self._thread: _LoopThread | None = None
 
     def _new_link(self, max_bytes: int, prepare: Prepare | None) -> WorkerLink:
-        return WorkerLink(self._name, self._command, worker_environment(self._variables), max_bytes, prepare)
+        return WorkerLink(self._name, self._command, self._env, max_bytes, prepare)
 
     def use(self, max_bytes: int, prepare: Prepare) -> WorkerLink:
         """The link, with another limit on lines and something to do with each new worker; before the first start."""

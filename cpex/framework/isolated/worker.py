@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
-    # The folder of this file is no place to import from: its modules would stand in the way of a plugin's own.
-    sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != Path(__file__).resolve().parent]
+    # The folder of this file is no place to import from: its modules would stand in the way of a plugin's own. Neither
+    # are folders in front of the installed packages; a host names those of the plugin with the plugin.
+    _OUT = {str(Path(__file__).resolve().parent), *os.environ.pop("PYTHONPATH", "").split(os.pathsep)}
+    sys.path[:] = [entry for entry in sys.path if entry not in _OUT and os.path.realpath(entry) not in _OUT]
 
 from cpex.framework.isolated.channel import Channel, read_line
 from cpex.framework.isolated.framing import DEFAULT_MAX_BYTES, frame, id_at_start, is_typed
@@ -72,7 +74,7 @@ WORKER_FEATURES = ("credential", "extensions", "modified_extensions", "context",
 """What a host may rely on. The first three are those of release 0.1; the others are only used by a host that asks."""
 FIRST_LINE_MAX_BYTES = 100_000_000
 """Bytes of a line before the plugin's own limit is known."""
-LAST_MOMENT_S = 5.0
+LAST_MOMENT_S = 4.0
 """Seconds after which the process ends, whatever plugin code is still doing."""
 
 _HOMES = {
@@ -168,7 +170,7 @@ class _Worker:
                 break
             self._call(self._refuse if too_long else self._accept, line)
         self._call(self._done.set)
-        _end_at_the_latest_after(LAST_MOMENT_S + 1)
+        _end_at_the_latest_after(LAST_MOMENT_S)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
         try:
