@@ -15,11 +15,14 @@ WEIGHTS: dict[str, float] = {
     "instruction_override": 0.6,
     "new_instructions": 0.4,
     "role_marker": 0.5,
+    "dialogue": 0.25,
     "addressed_to_model": 0.3,
     "secrecy": 0.4,
     "exfiltration": 0.5,
     "image_with_data": 0.3,
     "tool_directive": 0.4,
+    "output_directive": 0.35,
+    "judgement_override": 0.4,
     "hidden_instruction": 0.6,
     "encoded_instruction": 0.7,
     "invisible_text": 0.8,
@@ -65,6 +68,7 @@ _TEXTS: dict[str, tuple[str, ...]] = {
     "instruction_override": (
         rf"\b{_DROP}\s+(?:{_WEAK}\s+){{0,3}}(?:{_EARLIER}\s+){{1,2}}(?:\w+\s+){{0,2}}{_ORDERS}\b",
         rf"\b{_DROP}\s+(?:all|any)\s+(?:\w+\s+){{0,2}}(?:instructions?|prompts?|directives?|guidelines|safety)\b",
+        r"\b(?:ignore|disregard)\s+(?:all\s+|any\s+|the\s+)?(?:instructions|directions)\b",
         r"\b(?:ignore|disregard|forget)\s+(?:everything|all|anything|what)\s+"
         r"(?:(?:that\s+)?(?:you(?:'ve| have| were| are)?|was|is|i|has been)\s+(?:\w+\s+){0,3})?"
         r"(?:above|before|previously|so far)\b",
@@ -101,6 +105,7 @@ _TEXTS: dict[str, tuple[str, ...]] = {
     ),
     "role_marker": (
         r"<\|(?:im_start|im_end|system|user|assistant|endoftext|eot_id|start_header_id|begin_of_text)\|>",
+        r"<\s*/?\s*end of (?:session|conversation|document|text|prompt|file|context)\s*>",
         r"\[/?inst\]|<</?sys>>|<start_of_turn>|<end_of_turn>",
         r"</?(?:system|system_prompt|system-reminder|tool_result|function_results?|function_calls|antml:\w+"
         r"|instructions)>",
@@ -110,13 +115,44 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         r"(?m)^\s*[-=*]{3,}\s*(?:end|begin|start)\s+(?:of"
         r"\s+)?(?:system|tool|document|context|data|user|results?|output)\b",
     ),
+    "dialogue": (r"(?m)^\s*(?:assistant|user|human|ai)\s*:\s",),
     "addressed_to_model": (
         rf"\b(?:dear|attention|note to|notice to|message (?:to|for)|instructions? (?:to|for)|hey|hello|hi)\s*,?\s+"
         rf"(?:the |all |any |every )?(?:\w+ )?{_MODEL}\b",
+        r"\b(?:note|notice|message|attention|instructions?)\s*(?:to|for|,)?\s+(?:all\s+"
+        r"|any\s+)?automated\s+[\w -]{0,30}"
+        r"(?:software|systems?|tools?|reviewers?|screeners?|analy[sz]ers?|readers?|agents?)\b",
         rf"\bif you(?:'re| are)\s+(?:an?\s+)?(?:\w+\s+)?{_MODEL}\b",
         rf"\b(?:all |any |every )?(?:ai|llm|automated)\s+(?:{_MODEL}|systems?)?\s*"
         r"(?:must|should|have to|are required to|reading this|processing this)\b",
         rf"\bas an?\s+(?:ai|{_MODEL}),?\s+you\b",
+    ),
+    "output_directive": (
+        r"\b(?:simply|only|just|always|instead,?|you must|you should|please)\s+(?:respond|reply|answer"
+        r"|output|print|say|write)"
+        r"(?:\s+only)?(?:\s+with)?\s*[:\"'\x{201c}\x{ab}`]",
+        r"\b(?:respond|reply|answer)\s+(?:only|exactly|simply)\s+with\b|\band (?:output|print|report"
+        r"|respond with|say):",
+        r"\b(?:respond|reply|answer)\s+with\s+(?:only|just|nothing but)\b|\b(?:only|just) the following text\b",
+        r"\bif (?:the |a |any )?(?:user|human|customer|anyone|somebody|asked)\b.{0,60}\b(?:respond|reply"
+        r"|answer|say|tell)\b",
+        r"\byou (?:may|must|shall|can)\s*not\s+deviate\b|\bdo(?: not|n'?t) deviate from (?:this|these)\b",
+    ),
+    "judgement_override": (
+        r"\b(?:ignore|disregard|override|overlook|bypass)\s+(?:all\s+|any\s+|every\s+|the\s+)?(?:manual"
+        r"|negative|positive|usual|normal"
+        r"|standard|human|other)\s+(?:\w+\s+){0,2}(?:indicators?|scoring|scores?|criteria|checks?|concerns"
+        r"|evaluations?|reviews?"
+        r"|assessments?|findings|signals|rankings?|results?)\b",
+        r"\bdo(?: not|n'?t)\s+(?:evaluate|assess|score|rank|judge|grade|moderate|flag)\s+(?:this|the|my|our"
+        r"|any|these)\b",
+        r"\b(?:ignore|disregard)\s+(?:all|any|every)\s+(?:\w+\s+){0,2}(?:info|information|content|text|data"
+        r"|documents?|else)\b"
+        r"|\bignore (?:them|it|this|that|these|those) and (?:instead|only|just)\b",
+        r"\b(?:focus (?:exclusively|only|solely) on|give (?:this|it|me|us) (?:a|the) (?:highest|perfect|top"
+        r"|full|maximum)"
+        r"|must (?:be )?(?:rank|rate|score)"
+        r"(?:d|ed)? (?:first|highest|as))\b",
     ),
     "secrecy": (
         rf"\b(?:do not|don'?t|never|without)\s+(?:ever"
