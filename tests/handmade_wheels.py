@@ -27,11 +27,15 @@ def make_wheel(folder: Path, name: str, version: str, files: Mapping[str, str | 
     return path
 
 
-def wheel_of_this_package(folder: Path, version: str) -> Path:
-    """A wheel of the working tree, without its requirements."""
-    files = {
+def wheel_of_this_package(folder: Path, version: str, more: Mapping[str, str] | None = None) -> Path:
+    """A wheel of the working tree, without its requirements.
+
+    Args:
+        more: Files to put beside the package.
+    """
+    files: dict[str, str | bytes] = {
         f"cpex/{path.relative_to(ROOT).as_posix()}": path.read_bytes()
         for path in sorted(ROOT.rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
-    return make_wheel(folder, "cpex", version, files)
+    return make_wheel(folder, "cpex", version, {**files, **(more or {})})

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from .departure import Departure
+from .departures_of_environments import ENVIRONMENTS
 from .departures_of_messages import MESSAGES
 
 FAILING: tuple[Departure, ...] = (
@@ -215,5 +216,6 @@ CHAPTERS: tuple[tuple[str, tuple[Departure, ...]], ...] = (
     ("Time and tasks", TIME),
     ("Managers, loading, replies", MANAGERS),
     ("Messages", MESSAGES),
+    ("Plugins in environments of their own", ENVIRONMENTS),
 )
 """`(heading of the page, rows)`."""

@@ -98,6 +98,7 @@ async def start(config: PluginConfig, folder: Path) -> str:
         return str(error)
 
 
+@pytest.mark.conformance("V3")
 def test_a_failed_installation_stops_the_start_with_the_last_lines_of_pip(built: Built) -> None:
     file = built.folder / "mine" / "requirements.txt"
     first, *others = built.failure.splitlines()
@@ -112,6 +113,7 @@ def test_a_failed_installation_stops_the_start_with_the_last_lines_of_pip(built:
     )
 
 
+@pytest.mark.conformance("V1", "V14")
 async def test_a_plugin_runs_from_its_own_environment_with_the_worker_that_lies_there(built: Built) -> None:
     async with host(built.config, built.folder) as manager:
         result = await invoke(manager)
@@ -152,6 +154,7 @@ async def test_a_second_start_builds_nothing_and_calls_no_pip(built: Built, monk
     )
 
 
+@pytest.mark.conformance("V22")
 async def test_another_class_of_the_package_shares_the_environment(built: Built) -> None:
     settings = {"class_name": "mine.Other"}
     other = IsolatedVenvPlugin(
@@ -168,6 +171,7 @@ async def test_another_class_of_the_package_shares_the_environment(built: Built)
         assert (environment.why_build(), environment.lacks_class()) == (None, False)
 
 
+@pytest.mark.conformance("V3")
 async def test_pip_that_takes_too_long_is_ended(built: Built) -> None:
     plugin = IsolatedVenvPlugin(built.config, [str(built.folder)])
     environment = replace(plugin._environment(), install_timeout_s=0.05)
@@ -231,6 +235,7 @@ def run(*command: object) -> int:
 # The installer's way, last: it changes the environment.
 
 
+@pytest.mark.conformance("V13")
 async def test_a_rebuild_brings_back_what_an_installer_had_put_there(
     built: Built, monkeypatch: pytest.MonkeyPatch
 ) -> None:

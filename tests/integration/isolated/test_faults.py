@@ -50,6 +50,9 @@ class Mine(Plugin):
         sys.stderr.flush()
         os.kill(os.getpid(), signal.SIGKILL)
 
+    async def pid(self, payload):
+        return ToolPreInvokeResult(metadata={"pid": os.getpid()})
+
     async def exits(self, payload):
         os._exit(3)
 
@@ -78,6 +81,7 @@ def failure(raised: pytest.ExceptionInfo[PluginError]) -> tuple[str | None, str]
     return raised.value.error.code, raised.value.error.message
 
 
+@pytest.mark.conformance("V17")
 async def test_what_a_plugin_prints_is_no_answer_and_harms_none(tmp_path: Path) -> None:
     async with host(*isolated(tmp_path, PLUGIN)) as manager:
         result = await invoke(manager, "prints")
@@ -86,12 +90,14 @@ async def test_what_a_plugin_prints_is_no_answer_and_harms_none(tmp_path: Path) 
         assert (await invoke(manager, "deny")).continue_processing is False
 
 
+@pytest.mark.conformance("V17")
 async def test_a_plugin_that_reads_its_standard_input_takes_no_task_away(tmp_path: Path) -> None:
     async with host(*isolated(tmp_path, PLUGIN)) as manager:
         assert (await invoke(manager, "reads")).continue_processing
         assert (await invoke(manager, "deny")).continue_processing is False
 
 
+@pytest.mark.conformance("V11")
 async def test_a_worker_that_is_killed_ends_its_callers_at_once_and_the_next_call_finds_another(tmp_path: Path) -> None:
     async with host(*isolated(tmp_path, PLUGIN)) as manager:
         calls = [asyncio.create_task(invoke(manager, "hang", file=str(tmp_path / str(n)))) for n in range(3)]
@@ -107,6 +113,7 @@ async def test_a_worker_that_is_killed_ends_its_callers_at_once_and_the_next_cal
         assert pid_of(manager) != first
 
 
+@pytest.mark.conformance("V11")
 async def test_the_last_words_of_a_worker_are_in_the_message(tmp_path: Path) -> None:
     async with host(*isolated(tmp_path, PLUGIN)) as manager:
         with pytest.raises(PluginError) as raised:
@@ -122,6 +129,7 @@ async def test_the_last_words_of_a_worker_are_in_the_message(tmp_path: Path) -> 
         assert (await invoke(manager, "deny")).continue_processing is False
 
 
+@pytest.mark.conformance("V7")
 async def test_what_a_worker_has_started_ends_with_it(tmp_path: Path) -> None:
     async with host(*isolated(tmp_path, PLUGIN)) as manager:
         with pytest.raises(PluginError, match="ended with status 4"):
@@ -137,6 +145,7 @@ async def test_an_ignored_death_is_on_record_and_lets_the_call_go_on(tmp_path: P
 
 
 @pytest.mark.parametrize("limited_by", ["the plugin", "the host"])
+@pytest.mark.conformance("V10")
 async def test_a_stopped_worker_costs_a_call_its_deadline_and_is_replaced(tmp_path: Path, limited_by: str) -> None:
     fields = {"timeout_s": 0.3} if limited_by == "the plugin" else {}
     config, folder = isolated(tmp_path, PLUGIN, **fields)
@@ -150,6 +159,7 @@ async def test_a_stopped_worker_costs_a_call_its_deadline_and_is_replaced(tmp_pa
         await until_gone(first)
 
 
+@pytest.mark.conformance("V10")
 async def test_the_call_after_a_stuck_one_waits_for_the_other_worker(tmp_path: Path) -> None:
     config, folder = isolated(tmp_path, PLUGIN)
     async with host(config, folder) as manager:
@@ -189,6 +199,15 @@ async def test_a_worker_that_is_restarted_between_calls_is_not_noticed(tmp_path:
         assert pid_of(manager) != first
 
 
+@pytest.mark.conformance("V12")
+async def test_calls_that_find_no_worker_share_one_start(tmp_path: Path) -> None:
+    async with host(*isolated(tmp_path, PLUGIN)) as manager:
+        with pytest.raises(PluginError):
+            await invoke(manager, "exits")
+        results = await asyncio.gather(*(invoke(manager, "pid") for _ in range(20)))
+        assert [result.metadata for result in results] == [{"pid": pid_of(manager)}] * 20
+
+
 async def test_a_thousand_calls_at_once_are_served_by_one_worker(tmp_path: Path) -> None:
     async with host(*isolated(tmp_path, PLUGIN)) as manager:
         names = ["deny", "t"] * 500
@@ -196,6 +215,7 @@ async def test_a_thousand_calls_at_once_are_served_by_one_worker(tmp_path: Path)
         assert [result.continue_processing for result in results] == [False, True] * 500
 
 
+@pytest.mark.conformance("V9")
 async def test_an_answer_over_the_limit_fails_its_own_call(tmp_path: Path) -> None:
     async with host(*isolated(tmp_path, PLUGIN, max_content_size=5000)) as manager:
         with pytest.raises(PluginError, match=r"Serialized response exceeds max content size: \d+ bytes, at most 5000"):
@@ -301,6 +321,7 @@ for task in tasks():
 """
 
 
+@pytest.mark.conformance("V6")
 async def test_an_answer_without_a_decision_is_no_allow(tmp_path: Path) -> None:
     async with await scripted(tmp_path, NO_DECISION) as manager:
         with pytest.raises(PluginError, match="answered hook tool_pre_invoke without a decision"):
@@ -313,6 +334,7 @@ for task in tasks():
 """
 
 
+@pytest.mark.conformance("V6")
 async def test_a_decision_of_false_as_text_is_no_allow(tmp_path: Path) -> None:
     async with await scripted(tmp_path, FALSE) as manager:
         assert (await invoke(manager)).continue_processing is False
@@ -326,6 +348,7 @@ for task in tasks():
 """
 
 
+@pytest.mark.conformance("V10")
 async def test_an_older_worker_that_is_stuck_is_replaced_at_the_deadline_of_the_call(tmp_path: Path) -> None:
     async with await scripted(tmp_path, ONE_AT_A_TIME, config={"timeout_secs": 1}) as manager:
         first = pid_of(manager)
@@ -385,6 +408,7 @@ async def test_a_worker_that_knows_no_handshake_is_used_without_features(tmp_pat
         assert (await invoke(manager)).continue_processing
 
 
+@pytest.mark.conformance("V20")
 async def test_a_plugin_that_needs_what_the_worker_lacks_does_not_start(tmp_path: Path) -> None:
     with pytest.raises(PluginLoadError, match="its `capabilities` need a worker that knows `extensions`"):
         async with await scripted(tmp_path, ANCIENT, capabilities=["read_headers"]):
@@ -434,6 +458,7 @@ async def test_a_worker_that_always_dies_is_started_a_few_times_and_then_left_al
         ),
     ],
 )
+@pytest.mark.conformance("V21")
 async def test_a_plugin_that_cannot_be_loaded_stops_the_start(tmp_path: Path, code: str, reason: str) -> None:
     with pytest.raises(PluginLoadError) as raised:
         async with host(*isolated(tmp_path, code)):
@@ -476,6 +501,7 @@ class Mine(Plugin):
 """
 
 
+@pytest.mark.conformance("V5", "V7")
 async def test_the_plugin_is_shut_down_in_its_worker(tmp_path: Path) -> None:
     async with host(*isolated(tmp_path, SHUTDOWN, config={"file": str(tmp_path / "told")})) as manager:
         await invoke(manager)

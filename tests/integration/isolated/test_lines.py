@@ -210,6 +210,7 @@ def test_what_is_no_task_is_answered_under_the_id_unknown(worker: Worker) -> Non
         assert answer["message"].startswith(message)
 
 
+@pytest.mark.conformance("V5")
 def test_a_hook_runs_in_an_instance_that_is_kept_as_long_as_its_configuration(worker: Worker) -> None:
     assert [worker.run()["metadata"]["calls"] for _ in range(2)] == [1, 2]
     other = worker.plugin(priority=7)
@@ -237,6 +238,7 @@ def test_a_hook_that_succeeds_is_answered_with_its_result_and_without_a_status(w
     assert (answer["continue_processing"], answer["violation"]["code"]) == (False, "NO")
 
 
+@pytest.mark.conformance("V16")
 def test_denials_and_failures_are_told_whatever_the_mode(worker: Worker) -> None:
     for mode, on_error in (("audit", "ignore"), ("transform", "disable"), ("fire_and_forget", "fail")):
         fields = worker.plugin(mode=mode, on_error=on_error)
@@ -260,6 +262,7 @@ def test_an_untouched_payload_that_comes_back_is_no_change(worker: Worker) -> No
     assert worker.run("echo")["modified_payload"] is None
 
 
+@pytest.mark.conformance("V15")
 def test_a_context_is_mandatory_and_its_changes_come_back(worker: Worker) -> None:
     assert worker.run(context=None)["message"] == "Unexpected error: ValueError('the task has no context')"
     assert "context" not in worker.run()
@@ -295,6 +298,7 @@ def padded(worker: Worker, size: int, limit: int) -> str:
     return json.dumps({**task, "pad": "x" * (size - len(json.dumps(task)))})
 
 
+@pytest.mark.conformance("V9")
 def test_a_line_of_exactly_the_limit_passes_and_a_longer_one_is_answered_under_its_id(worker: Worker) -> None:
     worker.write(padded(worker, 3000, 3000))
     assert worker.read()["continue_processing"] is True
@@ -330,6 +334,7 @@ def test_a_slot_that_is_unknown_or_invalid_is_left_out_and_the_others_stay(worke
     assert seen(worker, "no object") is None
 
 
+@pytest.mark.conformance("V8", "V18")
 def test_the_header_map_of_another_build_is_read_and_written(worker: Worker) -> None:
     http = {"request_headers": {"A": "1", "Authorization": "Bearer x"}, "response_headers": {"B": "2"}, "path": "/p"}
     assert seen(worker, {"http": http}, "read_headers")["http"]["headers"]["A"] == "1"

@@ -100,6 +100,7 @@ async def test_our_host_runs_a_plugin_in_its_worker(tmp_path: Path) -> None:
         assert result.metadata == {"m": 1}
 
 
+@pytest.mark.conformance("V16")
 async def test_our_host_decides_what_denials_and_failures_in_its_worker_mean(tmp_path: Path) -> None:
     async with host(*with_its_worker(tmp_path, mode="audit")) as manager:
         result = await invoke(manager, "deny")
@@ -129,6 +130,7 @@ async def test_calls_of_our_host_are_served_by_its_worker_in_turn(tmp_path: Path
         assert [result.continue_processing for result in results] == [False, True] * 25
 
 
+@pytest.mark.conformance("V20")
 async def test_our_host_sends_extensions_to_its_worker_and_takes_changes_back(tmp_path: Path) -> None:
     capabilities = ["read_labels", "append_labels", "read_headers"]
     extensions = Extensions(
@@ -148,6 +150,7 @@ async def test_our_host_sends_extensions_to_its_worker_and_takes_changes_back(tm
     assert (result.modified_extensions.http, result.modified_extensions.custom) == (extensions.http, {"k": 1})
 
 
+@pytest.mark.conformance("V20", "D17b.wire")
 async def test_our_host_gives_its_worker_a_credential_that_the_plugin_may_have(tmp_path: Path) -> None:
     token = "opaque-but-long-enough"
     payload = IdentityPayload(

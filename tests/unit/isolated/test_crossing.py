@@ -104,6 +104,7 @@ SENSITIVE = {"AUTHORIZATION": "Bearer y", "Set-Cookie": "c", "cookie": "d", "X-A
 HTTP = HttpExtension(headers={"Accept": "x", **SENSITIVE})
 
 
+@pytest.mark.conformance("V18")
 def test_headers_that_hold_credentials_do_not_cross() -> None:
     sent = slots_for_worker(Extensions(http=HTTP, custom={"k": 1}))
     assert sent == {"http": {"headers": {"Accept": "x"}, "request_headers": {"Accept": "x"}}, "custom": {"k": 1}}
@@ -111,6 +112,7 @@ def test_headers_that_hold_credentials_do_not_cross() -> None:
     assert sanitize_extensions_http(without) is without
 
 
+@pytest.mark.conformance("V18")
 def test_headers_that_were_kept_back_are_put_back() -> None:
     shown = Extensions(http=HTTP, custom={"k": 1})
     returned = returned_extensions(

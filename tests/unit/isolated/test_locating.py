@@ -37,12 +37,14 @@ def test_the_first_part_of_the_class_name_is_the_folder(tmp_path: Path) -> None:
     assert (plugin.comm, plugin.implementation) == (None, "Python")
 
 
+@pytest.mark.conformance("V2")
 def test_a_later_folder_that_holds_the_package_is_found(tmp_path: Path) -> None:
     (tmp_path / "two" / "pkg").mkdir(parents=True)
     plugin = IsolatedVenvPlugin(config(), [str(tmp_path / "one"), str(tmp_path / "two")])
     assert plugin.plugin_path == tmp_path / "two" / "pkg"
 
 
+@pytest.mark.conformance("V2")
 def test_without_a_folder_or_a_class_the_message_says_what_is_missing(tmp_path: Path) -> None:
     assert refused([]) == "`plugin_dirs` of the configuration names no folder that exists; add one"
     for name in (None, "", 7):
@@ -51,6 +53,7 @@ def test_without_a_folder_or_a_class_the_message_says_what_is_missing(tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["../up.Cls", "/etc/x.Cls", "Cls", "a..B", "a b.C", "a.b-c.D", ".a.B"])
+@pytest.mark.conformance("V19")
 def test_a_class_name_that_would_lead_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     expected = f"`class_name: {name}` is no dotted path of a class; write `package.module.Class`"
     assert refused([str(tmp_path)], class_name=name) == expected
@@ -58,6 +61,7 @@ def test_a_class_name_that_would_lead_out_of_the_folder_is_refused(tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../requirements.txt", "a/../../b.txt"])
+@pytest.mark.conformance("V19")
 def test_a_requirements_file_outside_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     text = refused([str(tmp_path)], requirements_file=name)
     assert text.startswith(f"`requirements_file: {name}` leads out of the plugin's folder; ")
@@ -85,6 +89,7 @@ def test_the_worker_is_that_of_the_environment(tmp_path: Path) -> None:
     assert worker_script(tmp_path, "p") == worker
 
 
+@pytest.mark.conformance("V1")
 def test_an_environment_without_a_worker_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PluginError) as raised:
         worker_script(tmp_path, "p")

@@ -44,6 +44,7 @@ def test_what_has_changed_is_told(wanted: Wanted, form: str) -> None:
     assert wanted.mismatch(None) == "there is no record of a finished build"
 
 
+@pytest.mark.conformance("V4")
 def test_an_environment_of_another_python_does_not_fit(wanted: Wanted) -> None:
     assert wanted.mismatch({**wanted.record(), "python_version": "3.2.7"}) == "it was made by Python 3.2.7"
     # Repairs of the same Python do no harm.
@@ -58,6 +59,7 @@ def test_a_key_that_an_older_host_did_not_write_is_no_mismatch(wanted: Wanted) -
     assert wanted.mismatch(record) is None
 
 
+@pytest.mark.conformance("V22")
 def test_classes_of_one_package_do_not_take_each_others_record_for_outdated(wanted: Wanted) -> None:
     other = replace(wanted, class_name="pkg.B", version="7")
     record = wanted.record()
