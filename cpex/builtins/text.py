@@ -115,8 +115,8 @@ def _decoded(data: bytes | bytearray) -> str | None:
 class TextChange(Protocol):
     """What becomes of the scalars of a structure. It does not know where they stand, apart from the nearest key."""
 
-    def text(self, text: str, key: str) -> str:
-        """The text to stand instead; the same object when nothing changes. `key`: of the nearest dict, or empty."""
+    def text(self, text: str, key: str) -> str | int:
+        """What is to stand instead; the same object when nothing changes. `key`: of the nearest dict, or empty."""
 
     def number(self, number: int, key: str) -> int | str:
         """The same for an integer."""
@@ -166,7 +166,7 @@ class _Rewriting:
         if text is None:
             return data
         changed = self._change.text(text, key)
-        return data if changed is text else type(data)(changed.encode())
+        return data if changed is text else type(data)(str(changed).encode())
 
     def _container(self, value: Any, key: str, depth: int) -> Any:
         children = _children(value)
@@ -184,11 +184,18 @@ class _Rewriting:
         same = True
         new: dict[Any, Any] = {}
         for name, child in value.items():
-            named = self._change.text(name, "") if self._keys and isinstance(name, str) else name
+            named = self._named(name)
             changed = self.value(child, name if isinstance(name, str) else key, depth + 1)
             same = same and named is name and changed is child
             new[named if named is name else _unused(named, new, value)] = changed
         return value if same else new
+
+    def _named(self, name: Any) -> Any:
+        if not self._keys or not isinstance(name, str):
+            return name
+        changed = self._change.text(name, "")
+        # A key stays a text, so that it can be numbered and written as JSON.
+        return changed if changed is name else str(changed)
 
     def _sequence(self, value: Any, key: str, depth: int) -> Any:
         new = [self.value(child, key, depth + 1) for child in value]

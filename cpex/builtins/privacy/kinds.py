@@ -24,7 +24,8 @@ class Finding(NamedTuple):
 
     start: int
     end: int
-    type: PiiType
+    type: str
+    """A `PiiType`, or the name of a kind that another engine knows."""
 
 
 _TYPES = tuple(PiiType)

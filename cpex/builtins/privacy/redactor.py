@@ -12,15 +12,16 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from cpex.builtins.privacy.checks import is_network_card, is_ssn
-from cpex.builtins.privacy.kinds import PiiType
-from cpex.builtins.privacy.recognisers import Recognisers, is_ssn_key
+from cpex.builtins.privacy.kinds import Finding, PiiType
+from cpex.builtins.privacy.recognisers import is_ssn_key
 
-__all__ = ["Redaction", "Renderer", "hashing", "masking", "replacing"]
+__all__ = ["Finder", "Redaction", "Renderer", "digest", "hashing", "masking", "replacing"]
 
-Renderer = Callable[[PiiType, str], str]
-"""From the type and the text of a finding to what stands in for it."""
+Renderer = Callable[[str, str | int], str]
+"""From the type of a finding, and the text or number that was found, to what stands in for it."""
 
 _MAX_ROUNDS = 20
 _LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
@@ -29,10 +30,30 @@ _SHOWN = 4
 """Letters and digits at the end of a number that a mask leaves."""
 
 
+class Finder(Protocol):
+    """Finds personal data in text."""
+
+    @property
+    def types(self) -> Collection[str]:
+        """What it looks for."""
+
+    def find(self, text: str, key: str = "") -> list[Finding]:
+        """What is in a text that stands under a key, in order and without overlap."""
+
+
+def digest(key: bytes, type_: str, value: str) -> str:
+    """A keyed digest of a value: 64 bits of HMAC-SHA-256 as 16 letters.
+
+    In letters, as a digest in digits may be a valid card number.
+    """
+    code = hmac.new(key, f"{type_}:{value}".encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()
+    return code[:16].translate(_LETTERS)
+
+
 def replacing(labels: Mapping[PiiType, str]) -> Renderer:
     """Each type by its label, or `[TYPE-REDACTED]`."""
-    texts = {type_: labels.get(type_, f"[{type_.upper()}-REDACTED]") for type_ in PiiType}
-    return lambda type_, _text: texts[type_]
+    texts: dict[str, str] = {type_.value: label for type_, label in labels.items()}
+    return lambda type_, _found: texts.get(type_, f"[{type_.upper()}-REDACTED]")
 
 
 def masking() -> Renderer:
@@ -40,11 +61,14 @@ def masking() -> Renderer:
     return _mask
 
 
-def _mask(type_: PiiType, text: str) -> str:
-    if type_ is PiiType.EMAIL:
+def _mask(type_: str, found: str | int) -> str:
+    text = str(found)
+    if type_ == PiiType.EMAIL:
         local, _, domain = text.rpartition("@")
         return f"{local[0]}***@{domain}"
-    hidden = sum(map(str.isalnum, text)) - (0 if type_ is PiiType.IP else _SHOWN)
+    # Of what has no form of its own, the end may be a name.
+    shows = type_ in tuple(PiiType) and type_ != PiiType.IP
+    hidden = sum(map(str.isalnum, text)) - (_SHOWN if shows else 0)
     masked = ""
     for char in text:
         hides = char.isalnum() and hidden > 0
@@ -54,16 +78,15 @@ def _mask(type_: PiiType, text: str) -> str:
 
 
 def hashing(key: bytes) -> Renderer:
-    """A keyed digest, 64 bits as 16 letters: equal data under one key is equal text, whatever the separators.
+    """A keyed digest: equal data under one key is equal text, whatever the separators.
 
     SECURITY: without a key, or with a known one, all card numbers or phones can be tried in minutes.
     """
 
-    def render(type_: PiiType, text: str) -> str:
-        plain = text if type_ is PiiType.EMAIL else _SEPARATORS.sub("", text)
-        digest = hmac.new(key, f"{type_}:{plain.casefold()}".encode(), hashlib.sha256).hexdigest()[:16]
-        # In letters, as a digest in digits may be a valid card number.
-        return f"[{type_.upper()}-REDACTED#{digest.translate(_LETTERS)}]"
+    def render(type_: str, found: str | int) -> str:
+        text = str(found)
+        plain = text if type_ == PiiType.EMAIL else _SEPARATORS.sub("", text)
+        return f"[{type_.upper()}-REDACTED#{digest(key, type_, plain.casefold())}]"
 
     return render
 
@@ -79,7 +102,7 @@ class Redaction:
 
     def __init__(
         self,
-        recognisers: Recognisers,
+        finder: Finder,
         render: Renderer,
         *,
         allow: Collection[str] = (),
@@ -87,7 +110,7 @@ class Redaction:
         numbers: bool = True,
     ) -> None:
         self.counts: Counter[str] = Counter()
-        self._recognisers = recognisers
+        self._finder = finder
         self._render = render
         self._allow = allow
         self._exempt_keys = exempt_keys
@@ -107,11 +130,11 @@ class Redaction:
 
     def _once(self, text: str, key: str) -> str:
         parts, end = [], 0
-        for finding in self._recognisers.find(text, key):
+        for finding in self._finder.find(text, key):
             found = text[finding.start : finding.end]
             if self._allow and _matches_any(found, self._allow):
                 continue
-            self.counts[finding.type.value] += 1
+            self.counts[str(finding.type)] += 1
             parts += [text[end : finding.start], self._render(finding.type, found)]
             end = finding.end
         return "".join([*parts, text[end:]]) if parts else text
@@ -121,13 +144,14 @@ class Redaction:
         if type(number) is not int or not self._numbers or not 1_000_000 <= number < 10**19:
             return number
         type_ = _number_type(number, key)
-        if type_ not in self._recognisers.types or (self._exempt_keys and _matches_any(key, self._exempt_keys)):
+        if type_ is None or type_ not in self._finder.types:
             return number
-        text = str(number)
-        if self._allow and _matches_any(text, self._allow):
+        if self._exempt_keys and _matches_any(key, self._exempt_keys):
+            return number
+        if self._allow and _matches_any(str(number), self._allow):
             return number
         self.counts[type_.value] += 1
-        return self._render(type_, text)
+        return self._render(type_.value, number)
 
 
 def _number_type(number: int, key: str) -> PiiType | None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from cpex.builtins.content import CONTENT_HOOKS
+from cpex.builtins.content import CONTENT_HOOKS, MESSAGE_HOOKS
 from cpex.builtins.privacy.pii_redaction import PIIRedactionPlugin
 from cpex.builtins.text import StructureTooLargeError
 from cpex.framework import (
@@ -28,6 +30,23 @@ from cpex.framework import (
     ToolPostInvokePayload,
     ToolPreInvokePayload,
 )
+from cpex.framework.cmf.message import (
+    Message,
+    PromptResult,
+    PromptResultContentPart,
+    Resource,
+    ResourceContentPart,
+    ResourceRefContentPart,
+    ResourceReference,
+    ResourceType,
+    Role,
+    TextContent,
+    ToolCall,
+    ToolCallContentPart,
+    ToolResult,
+    ToolResultContentPart,
+)
+from cpex.framework.hooks.message import MessagePayload
 
 Configure = Callable[..., PluginConfig]
 
@@ -178,10 +197,78 @@ async def test_content_that_cannot_be_searched_is_an_error_not_a_pass(configure:
         await PIIRedactionPlugin(configure()).tool_post_invoke(payload, context)
 
 
+def message(*parts: Any) -> MessagePayload:
+    return MessagePayload(message=Message(role=Role.ASSISTANT, content=list(parts)))
+
+
+@pytest.mark.parametrize("hook", MESSAGE_HOOKS)
+async def test_every_part_of_a_message_is_redacted_and_names_are_kept(
+    configure: Configure, context: PluginContext, hook: str
+) -> None:
+    call = ToolCall(
+        tool_call_id="1", name="mail", arguments={MAIL: [f"to {MAIL}"], "card": 4111111111111111, "id": 2127365000}
+    )
+    document = Resource(
+        resource_request_id="2", uri=f"file:///{MAIL}", resource_type=ResourceType.FILE, blob=MAIL.encode()
+    )
+    inner = Message(role=Role.USER, content=[TextContent(text=PHONE)])
+    prompt = PromptResult(prompt_request_id="3", prompt_name="p", messages=[inner])
+    payload = message(
+        TextContent(text=f"write to {MAIL}"),
+        ToolCallContentPart(content=call),
+        ResourceContentPart(content=document),
+        PromptResultContentPart(content=prompt),
+        ToolResultContentPart(content=ToolResult(tool_call_id="1", tool_name="mail", content={"ip": IP})),
+    )
+    result = await getattr(PIIRedactionPlugin(configure()), hook)(payload, context)
+    text, called, resource, rendered, answer = result.modified_payload.message.content
+    assert text.text == "write to [EMAIL-REDACTED]"
+    assert called.content.name == "mail"
+    assert called.content.arguments == {
+        "[EMAIL-REDACTED]": ["to [EMAIL-REDACTED]"],
+        "card": "[CARD-REDACTED]",
+        "id": 2127365000,
+    }
+    assert (resource.content.uri, resource.content.blob) == (document.uri, b"[EMAIL-REDACTED]")
+    assert rendered.content.messages[0].content[0].text == "[PHONE-REDACTED]"
+    assert answer.content.content == {"ip": "[IP-REDACTED]"}
+    assert result.metadata == {"guard": {"pii": {"email": 4, "card": 1, "phone": 1, "ip": 1}}}
+    assert payload.message.content[0].text == f"write to {MAIL}"
+
+
+async def test_a_message_without_personal_data_is_left_as_it_is(configure: Configure, context: PluginContext) -> None:
+    result = await PIIRedactionPlugin(configure()).evaluate(message(TextContent(text="nothing at 06:00:00")), context)
+    assert (result.modified_payload, result.metadata) == (None, {})
+
+
+async def test_an_address_in_a_message_is_reason_enough_to_block(configure: Configure, context: PluginContext) -> None:
+    reference = ResourceReference(resource_request_id="2", uri=f"db:{MAIL}", resource_type=ResourceType.URI)
+    payload = message(ResourceRefContentPart(content=reference))
+    result = await PIIRedactionPlugin(configure(action="block")).evaluate(payload, context)
+    assert result.violation is not None
+    assert result.violation.details == {"pii": {"email": 1}}
+    assert (await PIIRedactionPlugin(configure()).evaluate(payload, context)).modified_payload is None
+
+
+async def test_tokens_in_a_message_to_a_tool_come_back_in_its_answer(
+    configure: Configure, context: PluginContext
+) -> None:
+    plugin = PIIRedactionPlugin(configure(mode="tokenise"))
+    call = ToolCall(tool_call_id="1", name="mail", arguments={"to": MAIL})
+    sent = await getattr(plugin, "cmf.tool_pre_invoke")(message(ToolCallContentPart(content=call)), context)
+    token = sent.modified_payload.message.content[0].content.arguments["to"]
+    assert token.startswith("[EMAIL-TOKEN#")
+    answer = ToolResult(tool_call_id="1", tool_name="mail", content=f"sent to {token}, not to ann@example.org")
+    got = await getattr(plugin, "cmf.tool_post_invoke")(message(ToolResultContentPart(content=answer)), context)
+    assert got.modified_payload.message.content[0].content.content == f"sent to {MAIL}, not to [EMAIL-REDACTED]"
+
+
 MODES: list[dict[str, Any]] = [
     {},
     {"mode": "mask"},
     {"mode": "hash", "hash_key": KEY},
+    {"mode": "tokenise"},
+    {"mode": "tokenise", "max_tokens": 1, "modes": {"phone": "mask"}},
     {"replacements": {"card": "", "email": "x", "phone": " "}},
 ]
 
@@ -207,7 +294,10 @@ async def test_redacting_twice_is_the_same_as_redacting_once(parts: list[str], m
         ({"type": ["email"]}, "type"),
         ({"types": ["emial"]}, "types.0"),
         ({"mode": "hash"}, "mode `hash` needs `hash_key`, a secret of at least 16 characters"),
-        ({"mode": "hash", "hash_key": "short"}, "mode `hash` needs `hash_key`, a secret of at least 16 characters"),
+        ({"mode": "hash", "hash_key": "short"}, "the secret is shorter than 16 characters; make one with"),
+        ({"modes": {"ip": "hash"}}, "mode `hash` needs `hash_key`, a secret of at least 16 characters"),
+        ({"mode": "tokenise", "store": "x.db"}, "tokens in a `store` need `token_key`, a secret of at least 16"),
+        ({"presidio": {}}, "`presidio` finds nothing by itself; name `recognizers`, or the function of an `analyzer`"),
         (
             {"replacements": {"email": "x@y.org"}},
             "replacement for `email` has a digit, `@` or `:` and could be taken for personal data",
@@ -224,3 +314,35 @@ def test_a_region_without_a_numbering_plan_stops_the_start(configure: Configure)
     with pytest.raises(ValueError) as raised:
         PIIRedactionPlugin(configure(phone_regions=["US", "Germany"]))
     assert str(raised.value) == "unknown phone region `Germany`; write two upper-case letters, such as US or DE"
+
+
+@pytest.mark.parametrize(
+    ("settings_", "module", "message"),
+    [
+        (
+            {"presidio": {"recognizers": ["CryptoRecognizer"]}},
+            "presidio_analyzer",
+            "`presidio` needs the library `presidio-analyzer`, which is not installed; "
+            "run `pip install cpex[presidio]`",
+        ),
+        (
+            {"mode": "tokenise", "store": "tokens.db", "token_key": KEY},
+            "cryptography.fernet",
+            "tokens in a store are sealed with `cryptography`, which is not installed; run `pip install cpex[pii]`",
+        ),
+    ],
+)
+def test_a_library_that_is_not_installed_is_named_with_its_extra(
+    configure: Configure,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    settings_: dict[str, Any],
+    module: str,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # What the import system keeps of a module that is not there.
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModuleNotFoundError) as raised:
+        PIIRedactionPlugin(configure(**settings_))
+    assert str(raised.value) == message
