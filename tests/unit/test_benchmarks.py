@@ -121,3 +121,15 @@ def test_the_cost_of_the_audit_log_is_measured_in_every_way_that_it_can_be_writt
     assert len(done.stdout.splitlines()) == 10
     assert "append, chained" in done.stdout
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cost_of_watching_is_measured_for_every_observer() -> None:
+    command = [sys.executable, "-m", "benchmarks.observers", "--seconds", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True, cwd=ROOT)
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == [
+        "MetricsPlugin",
+        "LatencyTrackerPlugin",
+        "RequestTracerPlugin,",
+        "AuditLogPlugin",
+        "FileSinkPlugin",
+    ]
