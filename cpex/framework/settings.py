@@ -29,6 +29,7 @@ __all__ = [
     "PluginsGrpcServerSettings",
     "PluginsHttpClientSettings",
     "PluginsLoaderSettings",
+    "PluginsLogSettings",
     "PluginsMcpServerSettings",
     "PluginsPolicySettings",
     "PluginsRegistrySettings",
@@ -44,6 +45,7 @@ __all__ = [
     "get_grpc_server_settings",
     "get_http_client_settings",
     "get_loader_settings",
+    "get_log_settings",
     "get_mcp_server_settings",
     "get_policy_settings",
     "get_registry_settings",
@@ -203,6 +205,15 @@ class PluginsCliSettings(_EnvSettings):
     cli_markup_mode: Literal["markdown", "rich", "disabled"] | None = None
 
 
+class PluginsLogSettings(_EnvSettings):
+    """What our own programs log."""
+
+    log_level: str = "INFO"
+    """Least level that plugin servers log."""
+    log_format: Literal["text", "json"] = "text"
+    """Lines for people, or a JSON object a line for machines; of plugin servers and the command line."""
+
+
 class PluginsClientMtlsSettings(_EnvSettings):
     """TLS towards external plugins over MCP; paths are paths of PEM files."""
 
@@ -272,6 +283,7 @@ class PluginsSettings(
     PluginsTransportSettings,
     PluginsHttpClientSettings,
     PluginsCliSettings,
+    PluginsLogSettings,
     PluginsClientMtlsSettings,
     PluginsMcpServerSettings,
     PluginsGrpcClientMtlsSettings,
@@ -280,9 +292,6 @@ class PluginsSettings(
     """Every setting. Here the prefixed `PLUGINS_UNIX_SOCKET_PATH` wins over the bare one."""
 
     OTHER_NAMES = {"unix_socket_path": ("PLUGINS_UNIX_SOCKET_PATH", "UNIX_SOCKET_PATH")}
-
-    log_level: str = "INFO"
-    """Of plugin servers."""
 
 
 @lru_cache(maxsize=1)
@@ -350,6 +359,12 @@ def get_cli_settings() -> PluginsCliSettings:
 
 
 @lru_cache(maxsize=1)
+def get_log_settings() -> PluginsLogSettings:
+    """What our own programs log, read once."""
+    return PluginsLogSettings()
+
+
+@lru_cache(maxsize=1)
 def get_client_mtls_settings() -> PluginsClientMtlsSettings:
     """TLS towards plugins over MCP, read once."""
     return PluginsClientMtlsSettings()
@@ -390,6 +405,7 @@ _GETTERS = (
     get_transport_settings,
     get_http_client_settings,
     get_cli_settings,
+    get_log_settings,
     get_client_mtls_settings,
     get_mcp_server_settings,
     get_grpc_client_mtls_settings,
@@ -411,6 +427,8 @@ _NARROW = {
     "unix_socket_path": get_transport_settings,
     "cli_completion": get_cli_settings,
     "cli_markup_mode": get_cli_settings,
+    "log_level": get_log_settings,
+    "log_format": get_log_settings,
 }
 """Settings that `LazySettingsWrapper` reads from a narrow group; all others come from the full one."""
 

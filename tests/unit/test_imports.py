@@ -18,7 +18,7 @@ import cpex.framework
 
 PACKAGE = Path(cpex.framework.__file__).parents[1]
 GROUPS = (
-    "models errors extensions cmf observability clock constants protocols validators",
+    "models errors extensions cmf observability logs secrets clock constants protocols validators",
     "base decorator hooks utils conditions responses",
     "memory registry pipeline",
     "pdp",

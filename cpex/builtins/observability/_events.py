@@ -14,9 +14,10 @@ from pydantic import BaseModel, Field, model_validator
 from cpex.builtins.observability._facts import MAX_NAME_LENGTH, entity_of, requester_of, session_of, user_of
 from cpex.builtins.observability._observer import HookCall
 from cpex.builtins.observability._records import timestamp
-from cpex.builtins.observability._values import SECRET_KEYS, TooLarge, normal_key, outline, plain, select
+from cpex.builtins.observability._values import TooLarge, outline, plain, select
 from cpex.framework import ControlExecutionRecord, PluginMode, PluginViolation
 from cpex.framework.models import HookOutcome
+from cpex.framework.secrets import SECRET_KEYS, normal_key
 
 RECORD_VERSION = 1
 

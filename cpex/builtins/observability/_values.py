@@ -15,29 +15,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, RootModel, SecretBytes, SecretStr
 
-MASK = "**********"
-SECRET_KEYS = frozenset(
-    {
-        "api_key",
-        "apikey",
-        "authorization",
-        "client_secret",
-        "cookie",
-        "credentials",
-        "passwd",
-        "password",
-        "private_key",
-        "proxy_authorization",
-        "secret",
-        "set_cookie",
-        "token",
-        "access_token",
-        "bearer_token",
-        "refresh_token",
-        "x_api_key",
-    }
-)
-"""Keys whose values are never written, in the form that `normal_key` gives."""
+from cpex.framework.secrets import MASK, SECRET_KEYS, normal_key
 
 MAX_DEPTH = 32
 MAX_INT_BITS = 1024
@@ -51,11 +29,6 @@ _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,63}\Z")
 
 class TooLarge(Exception):
     """A value does not fit the number of bytes that it may take."""
-
-
-def normal_key(key: str) -> str:
-    """A key in the form in which secret ones are recognised: `Set-Cookie` is `set_cookie`."""
-    return key.casefold().replace("-", "_")
 
 
 def plain(value: Any, *, max_bytes: int, secret_keys: Set[str] = SECRET_KEYS) -> Any:

@@ -9,8 +9,9 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 
-from cpex.framework.errors import ConfigError, PluginLoadError
-from cpex.framework.settings import _EnvSettings
+from cpex.framework.errors import ConfigError, PluginLoadError, cause_text
+from cpex.framework.logs import configure_logs
+from cpex.framework.settings import PluginsLogSettings
 
 __all__ = ["LOOPBACK", "run_until_stopped", "warn_of_open_door"]
 
@@ -21,28 +22,28 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 """Hosts that only this machine reaches."""
 
 
-class _LogSettings(_EnvSettings):
-    """The one setting about logs; the rest of the environment is nobody's business here."""
-
-    log_level: str = "INFO"
-
-
 def run_until_stopped(serve: Callable[[], Awaitable[None]], log_level: str | None = None) -> None:
     """Run a server until SIGINT or SIGTERM, then let it clean up.
 
     Args:
-        log_level: Wins over `PLUGINS_LOG_LEVEL`.
+        log_level: Wins over `PLUGINS_LOG_LEVEL`; `PLUGINS_LOG_FORMAT` says what a line looks like.
 
     Raises:
         SystemExit: With 0 after a signal, with 1 when the server failed; the reason is on stderr.
     """
-    level = (log_level or _LogSettings().log_level).upper()
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_format = "text"
     try:
+        configured = PluginsLogSettings()
+        log_format = configured.log_format
+        configure_logs(configured.log_format, (log_level or configured.log_level).upper())
         asyncio.run(_until_signalled(serve))
     except (ConfigError, PluginLoadError, OSError, ValueError) as error:
         # Mistakes of an operator: their text says what to do, a traceback would only hide it.
-        print(f"error: {error}" if not str(error).startswith("error") else error, file=sys.stderr)  # noqa: T201
+        text = cause_text(error)
+        if log_format == "json":
+            logger.error("%s", text)
+        else:
+            print(text if text.startswith("error") else f"error: {text}", file=sys.stderr)  # noqa: T201
         raise SystemExit(1) from None
     except Exception:
         logger.exception("The plugin server failed")
