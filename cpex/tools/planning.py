@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from cpex.framework.base import HookRef, Plugin, PluginRef
 from cpex.framework.errors import ConfigError
@@ -115,10 +116,17 @@ def compile_hooks(loaded: LoadedConfig, loader: PluginLoader | None) -> list[Pla
     return [_planned(compile_plan(hook, each), _default_timeout(loaded)) for hook, each in refs.items()]
 
 
+class _Elsewhere(Plugin):
+    """Stands for a plugin that is not looked at; nothing of it is called."""
+
+    async def invoke_hook(self, hook_type: str, payload: Any, context: Any, extensions: Any = None) -> Any:
+        raise NotImplementedError("a plan runs no hook")
+
+
 def _handlers(entry: PluginConfig, loader: PluginLoader | None) -> Iterable[HookRef]:
     """References to the handlers of a plugin, resolved where there is a plugin to resolve them on."""
     if loader is None or transport_of(entry) is not None:
-        absent = PluginRef(Plugin(entry), entry)
+        absent = PluginRef(_Elsewhere(entry), entry)
         return [ExternalHookRef(hook, absent) for hook in entry.hooks]
     present = PluginRef(loader.construct(entry), entry)
     return [HookRef(hook, present) for hook in entry.hooks]
