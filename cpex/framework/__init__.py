@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         PluginError,
         PluginViolationError,
     )
+    from cpex.framework.external.server import ExternalPluginServer
     from cpex.framework.hooks.agents import (
         AgentHookType,
         AgentPostInvokePayload,
@@ -79,6 +80,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     "base": ("Plugin",),
     "decorator": ("hook",),
     "errors": ("DenialExecutionRecord", "DenialOutcome", "PluginError", "PluginViolationError"),
+    "external.server": ("ExternalPluginServer",),
     "hooks.agents": (
         "AgentHookType",
         "AgentPostInvokePayload",
@@ -157,6 +159,7 @@ _SUBMODULES = frozenset(
         "decorator",
         "errors",
         "extensions",
+        "external",
         "hooks",
         "loader",
         "manager",
@@ -184,6 +187,7 @@ __all__ = [
     "ControlExecutionStatus",
     "DenialExecutionRecord",
     "DenialOutcome",
+    "ExternalPluginServer",
     "GlobalContext",
     "HookRegistry",
     "HttpAuthCheckPermissionPayload",

@@ -77,10 +77,7 @@ GET_PLUGIN_CONFIGS = "get_plugin_configs"
 GET_PLUGIN_CONFIG = "get_plugin_config"
 INVOKE_HOOK = "invoke_hook"
 MCP_SERVER_NAME = "MCP Plugin Server"
-MCP_SERVER_INSTRUCTIONS = (
-    "Serves CPEX plugins. get_plugin_configs and get_plugin_config tell what is loaded; invoke_hook runs one hook "
-    "of one plugin and returns its decision."
-)
+MCP_SERVER_INSTRUCTIONS = "External plugin server for ContextForge"
 
 # Keys under which hosts put what they know about the operation into `GlobalContext.metadata`.
 TOOL_METADATA = "tool"

@@ -13,6 +13,7 @@ from cpex.tools.plan import plan
 from cpex.tools.projects import bootstrap, init
 from cpex.tools.run.command import run
 from cpex.tools.schema import schema
+from cpex.tools.serve import serve
 
 __all__ = ["app", "main"]
 
@@ -50,6 +51,7 @@ def _options(
 app.command()(run)
 app.command()(check)
 app.command()(plan)
+app.command()(serve)
 app.add_typer(audit)
 app.command()(schema)
 app.command()(init)

@@ -11,11 +11,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cpex.framework.external.mcp.client import ExternalPlugin
     from cpex.framework.registry import ExternalHookRef
 
-__all__ = ["ExternalHookRef"]
+__all__ = ["ExternalHookRef", "ExternalPlugin"]
 
-_HOMES = {"ExternalHookRef": "cpex.framework.registry"}
+_HOMES = {
+    "ExternalHookRef": "cpex.framework.registry",
+    "ExternalPlugin": "cpex.framework.external.mcp.client",
+}
 
 
 def __getattr__(name: str) -> Any:

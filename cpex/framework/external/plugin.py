@@ -15,7 +15,8 @@ from __future__ import annotations
 import itertools
 import logging
 from abc import abstractmethod
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -43,6 +44,9 @@ _ids = itertools.count(1)
 
 class RemotePlugin(Plugin):
     """Base of the plugins of kind `external`; a transport adds how to connect."""
+
+    _CODES: ClassVar[Mapping[str, str]] = {}
+    """Code of a `LinkError` -> code of the `PluginError` made of it, where a transport's users know another one."""
 
     def __init__(self, config: PluginConfig) -> None:
         """Keep the configuration; nothing is opened."""
@@ -89,7 +93,7 @@ class RemotePlugin(Plugin):
         try:
             await self._opened().ready()
         except LinkError as error:
-            raise self._failure(f"{error}", f"external_{error.code}") from error
+            raise self._link_failure(error) from error
 
     async def shutdown(self) -> None:
         """Close the connection. A later call opens it again."""
@@ -172,7 +176,7 @@ class RemotePlugin(Plugin):
                 raise self._remote_failure(answer.error or {})
             return self.json_to_result(hook, answer.result)
         except LinkError as error:
-            raise self._failure(f"external plugin {self.name} at {self._address()}: {error}", _code(error)) from error
+            raise self._link_failure(error) from error
         except WireError as error:
             text = f"external plugin {self.name}, hook {hook}: {error}"
             raise self._failure(text, "external_value") from error
@@ -228,6 +232,10 @@ class RemotePlugin(Plugin):
     def _failure(self, message: str, code: str) -> PluginError:
         return PluginError(PluginErrorModel(message=message, plugin_name=self._local.name, code=code))
 
+    def _link_failure(self, error: LinkError) -> PluginError:
+        code = self._CODES.get(error.code, f"external_{error.code}")
+        return self._failure(f"external plugin {self._local.name} at {self._address()}: {error}", code)
+
     def _remote_failure(self, error: dict[str, Any]) -> PluginError:
         """What the other end says went wrong there, under the name that the plugin has here."""
         values = {"message": "the server gave no reason", **{k: v for k, v in error.items() if v is not None}}
@@ -236,10 +244,6 @@ class RemotePlugin(Plugin):
         except ValidationError:
             model = PluginErrorModel(message=str(values["message"]), plugin_name=self._local.name)
         return PluginError(model)
-
-
-def _code(error: LinkError) -> str:
-    return f"external_{error.code}"
 
 
 def _may_see_secrets(config: PluginConfig, hook: str) -> bool:

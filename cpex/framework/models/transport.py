@@ -162,7 +162,9 @@ class MCPClientConfig(Section):
     cmd: list[str] | None = None
     """The command to run, word by word."""
     env: dict[str, str] | None = None
-    """Variables for the command, beside the inherited ones."""
+    """Variables for the command, beside the few that every child gets."""
+    inherit_env: bool = False
+    """Whether the command gets all variables of this process, keys and passwords included."""
     cwd: str | None = None
     """Folder to run the command in; kept resolved."""
     uds: SocketPath | None = None

@@ -147,5 +147,46 @@ def grpc_uds(folder: Path, entry: Entry) -> ServerProcess:
     )
 
 
-SERVERS: dict[str, Callable[[Path, Entry], ServerProcess]] = {"unix": unix, "grpc": grpc, "grpc-uds": grpc_uds}
+MCP_RUNTIME = [sys.executable, "-m", "cpex.framework.external.mcp.server.runtime"]
+
+
+def mcp_stdio(folder: Path, entry: Entry) -> Entry:
+    """The host's entry for a server that it starts itself, which speaks MCP on its pipes."""
+    env = {"PLUGINS_CONFIG_PATH": str(server_config(folder, entry))}
+    return {"kind": "external", "mcp": {"proto": "STDIO", "cmd": MCP_RUNTIME, "env": env, "reconnect_delay": 0.01}}
+
+
+def mcp_http(folder: Path, entry: Entry) -> ServerProcess:
+    """MCP over HTTP."""
+    port = free_port()
+    config = server_config(folder, entry, server_settings={"port": port})
+    mcp = {"proto": "STREAMABLEHTTP", "url": f"http://localhost:{port}/mcp", "reconnect_delay": 0.01}
+    return ServerProcess(
+        MCP_RUNTIME,
+        {"kind": "external", "mcp": mcp},
+        answers_at(lambda: asyncio.open_connection("127.0.0.1", port)),
+        {"PLUGINS_CONFIG_PATH": str(config), "PLUGINS_TRANSPORT": "http"},
+    )
+
+
+def mcp_uds(folder: Path, entry: Entry) -> ServerProcess:
+    """MCP over HTTP on a Unix socket."""
+    path = str(folder / "mcp.sock")
+    config = server_config(folder, entry, server_settings={"uds": path})
+    mcp = {"proto": "STREAMABLEHTTP", "url": "http://localhost/mcp", "uds": path, "reconnect_delay": 0.01}
+    return ServerProcess(
+        MCP_RUNTIME,
+        {"kind": "external", "mcp": mcp},
+        answers_at(lambda: asyncio.open_unix_connection(path)),
+        {"PLUGINS_CONFIG_PATH": str(config), "PLUGINS_TRANSPORT": "http"},
+    )
+
+
+SERVERS: dict[str, Callable[[Path, Entry], ServerProcess]] = {
+    "mcp-http": mcp_http,
+    "mcp-http-uds": mcp_uds,
+    "unix": unix,
+    "grpc": grpc,
+    "grpc-uds": grpc_uds,
+}
 """Each transport whose server is a process of its own; makes one for an entry of its configuration, not yet started."""

@@ -18,6 +18,7 @@ from integration.transports.servers import (
     SERVERS,
     Entry,
     ServerProcess,
+    mcp_stdio,
     server_config,
 )
 from isolated_environments import ready
@@ -79,6 +80,12 @@ async def in_venv(folder: Path, entry: Entry) -> AsyncIterator[Entry]:
     yield {**found, "plugin_dirs": [str(folder / "plugins")]}
 
 
+@asynccontextmanager
+async def over_mcp_stdio(folder: Path, entry: Entry) -> AsyncIterator[Entry]:
+    """A child of the host that speaks MCP on its pipes."""
+    yield mcp_stdio(folder, entry)
+
+
 def in_another_process(make: Callable[[Path, Entry], ServerProcess]) -> Callable[[Path, Entry], Any]:
     """A server that runs for as long as the test."""
 
@@ -97,6 +104,7 @@ def in_another_process(make: Callable[[Path, Entry], ServerProcess]) -> Callable
 SITES = [
     Site("in-process", in_process, one_operator=True),
     Site("memory", over_memory),
+    Site("mcp-stdio", over_mcp_stdio),
     Site("venv", in_venv, one_operator=True),
     *(Site(name, in_another_process(make)) for name, make in SERVERS.items()),
 ]

@@ -1,0 +1,255 @@
+"""Serving over HTTP: `/mcp`, `/health` and `/metrics/prometheus`, on TCP, TLS or a Unix socket.
+
+Source: docs/reference/external.md, "HTTP".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import ssl
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from mcp.server.transport_security import TransportSecuritySettings
+from prometheus_client import Gauge, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from cpex.framework.constants import MCP_SERVER_NAME
+from cpex.framework.external.mcp.messages import MAX_MESSAGE_BYTES
+from cpex.framework.external.mcp.server.tools import mcp_server_of
+from cpex.framework.external.port import Service
+from cpex.framework.external.running import warn_of_open_door
+from cpex.framework.models.tls import MCPServerTLSConfig
+from cpex.framework.models.transport import MCPServerConfig
+
+__all__ = ["PATH", "PLUGIN_INFO", "application", "serve_http"]
+
+logger = logging.getLogger(__name__)
+
+PATH = "/mcp"
+HEALTH_OFFSET = 1000
+"""With TLS, a listener without it answers about health this many ports further up."""
+GRACE_S = 5
+"""Seconds for calls that are under way when the server is stopped."""
+KEEPALIVE_S = 75
+"""Seconds that an idle connection stays open: longer than clients keep theirs, so that none is cut while in use."""
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_NAMES = ("127.0.0.1", "localhost", "[::1]")
+
+PLUGIN_INFO = Gauge("plugin_info", "What this plugin server is", ["server_name", "transport", "ssl_enabled"])
+
+
+def application(service: Service, config: MCPServerConfig, *, metrics: bool) -> Starlette:
+    """The web application: the MCP endpoint, health and metrics."""
+    return mcp_server_of(service).streamable_http_app(
+        streamable_http_path=PATH,
+        transport_security=_names_answered_to(config),
+        host=config.host,
+        # A message and what HTTP has around it.
+        max_request_body_size=MAX_MESSAGE_BYTES + 1024,
+        custom_starlette_routes=_routes(metrics),
+    )
+
+
+def _names_answered_to(config: MCPServerConfig) -> TransportSecuritySettings:
+    """Which `Host` and `Origin` are accepted: a page in a browser must not reach a server of this machine."""
+    if config.uds is None and not _is_loopback(config.host):
+        return TransportSecuritySettings(enable_dns_rebinding_protection=False)
+    hosts = [f"{name}:*" for name in _NAMES]
+    # HTTP over a Unix socket has no port to name, and on the standard ports clients leave it out.
+    bare = list(_NAMES) if config.uds is not None or config.port in (80, 443) else []
+    origins = [f"{scheme}://{name}" for scheme in ("http", "https") for name in (*hosts, *bare)]
+    return TransportSecuritySettings(
+        enable_dns_rebinding_protection=True, allowed_hosts=[*hosts, *bare], allowed_origins=origins
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _routes(metrics: bool) -> list[Route]:
+    async def health(_: Request) -> Response:
+        return JSONResponse({"status": "healthy"})
+
+    async def prometheus(_: Request) -> Response:
+        if not metrics:
+            return JSONResponse({"error": "metrics are switched off; set ENABLE_METRICS=true"}, status_code=503)
+        return Response(generate_latest(), media_type=METRICS_TYPE)
+
+    return [Route("/health", health), Route("/metrics/prometheus", prometheus)]
+
+
+async def serve_http(service: Service, config: MCPServerConfig, *, metrics: bool = True) -> None:
+    """Serve until cancelled; calls under way then get a few seconds to end.
+
+    Raises:
+        OSError: The address cannot be listened on.
+        ValueError: TLS is not configured completely. Nothing is ever served in the clear for that.
+    """
+    tls = _tls_arguments(config.tls) if config.tls is not None else {}
+    PLUGIN_INFO.labels(MCP_SERVER_NAME, "http", str(bool(tls)).lower()).set(1)
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_listening(config))
+        servers = [_server(application(service, config, metrics=metrics), listener, **tls)]
+        if tls:
+            # For probes and scrapers that have no certificate.
+            extra = stack.enter_context(_listening(config.model_copy(update={"port": config.port + HEALTH_OFFSET})))
+            servers.append(_server(Starlette(routes=_routes(metrics)), extra))
+        if config.uds is None:
+            warn_of_open_door(config.host, authenticated=config.tls is not None and config.tls.ssl_cert_reqs == 2)
+        logger.info("Plugin server listens on %s", _shown(config))
+        await _run(servers)
+
+
+def _tls_arguments(tls: MCPServerTLSConfig) -> dict[str, Any]:
+    """What the web server is told of TLS; checked here, with messages that say what to do."""
+    if not tls.certfile or not tls.keyfile:
+        raise ValueError("TLS needs a certificate and its key; set both `certfile` and `keyfile` of the server's `tls`")
+    if tls.ssl_cert_reqs not in (0, 1, 2):
+        raise ValueError(f"ssl_cert_reqs is 0 (none), 1 (optional) or 2 (required), not {tls.ssl_cert_reqs}")
+    if tls.ssl_cert_reqs and not tls.ca_bundle:
+        raise ValueError(
+            "client certificates are asked for, and nothing says whose are trusted; "
+            "set `ca_bundle` of the server's `tls`, or `ssl_cert_reqs: 0`"
+        )
+    password = tls.keyfile_password or ""
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.certfile, tls.keyfile, lambda: password)
+        if tls.ca_bundle:
+            context.load_verify_locations(tls.ca_bundle)
+    except (OSError, ssl.SSLError) as error:
+        raise ValueError(f"the files of the server's `tls` cannot be used: {error}") from error
+    return {
+        "ssl_certfile": tls.certfile,
+        "ssl_keyfile": tls.keyfile,
+        "ssl_keyfile_password": password,
+        "ssl_ca_certs": tls.ca_bundle,
+        "ssl_cert_reqs": (ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED)[tls.ssl_cert_reqs],
+    }
+
+
+def _shown(config: MCPServerConfig) -> str:
+    if config.uds is not None:
+        return f"Unix socket {config.uds}"
+    return f"{'https' if config.tls else 'http'}://{config.host}:{config.port}{PATH}"
+
+
+@contextlib.contextmanager
+def _listening(config: MCPServerConfig) -> Iterator[socket.socket]:
+    try:
+        listener = _unix_listener(config.uds) if config.uds is not None else _tcp_listener(config.host, config.port)
+    except OSError as error:
+        raise OSError(f"cannot listen on {_shown(config)}: {error.strerror or error}") from error
+    own = os.stat(config.uds) if config.uds is not None else None
+    try:
+        yield listener
+    finally:
+        listener.close()
+        if config.uds is not None and own is not None:
+            with contextlib.suppress(OSError):
+                now = os.stat(config.uds)
+                # Another server may have taken the path since.
+                if (now.st_dev, now.st_ino) == (own.st_dev, own.st_ino):
+                    os.unlink(config.uds)
+
+
+def _tcp_listener(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _unix_listener(path: str) -> socket.socket:
+    _remove_dead_socket(Path(path))
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # SECURITY: the file must never be there with a mode that lets others connect, not even for a moment.
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    return listener
+
+
+def _remove_dead_socket(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(f"{path} is there and is no socket; remove it or choose another path")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+    raise OSError("another server listens there")
+
+
+class _Server(uvicorn.Server):
+    """Leaves the process's signals to whoever runs it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def stop(self) -> None:
+        """Take no more connections, and end when the calls under way have ended."""
+        frame: FrameType | None = None
+        # This is also how streams that stay open by themselves learn of it.
+        self.handle_exit(signal.SIGTERM, frame)
+
+
+def _server(app: Starlette, listener: socket.socket, **tls: Any) -> tuple[_Server, socket.socket]:
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="on",
+        timeout_keep_alive=KEEPALIVE_S,
+        timeout_graceful_shutdown=GRACE_S,
+        **tls,
+    )
+    return _Server(config), listener
+
+
+async def _run(servers: list[tuple[_Server, socket.socket]]) -> None:
+    tasks = [asyncio.ensure_future(server.serve([listener])) for server, listener in servers]
+    try:
+        # Shielded, because a server that is cancelled drops the calls that are under way.
+        await asyncio.shield(asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))
+    finally:
+        for server, _ in servers:
+            server.stop()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        task.result()
