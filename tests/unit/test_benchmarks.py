@@ -133,3 +133,27 @@ def test_the_cost_of_watching_is_measured_for_every_observer() -> None:
         "AuditLogPlugin",
         "FileSinkPlugin",
     ]
+
+
+def test_the_benchmark_of_the_guards_prints_a_line_for_each() -> None:
+    done = subprocess.run(
+        [str(HERE), "-m", "benchmarks.guards", "--quick"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()[1:]] == [
+        "baseline: str.find",
+        "content policy, 1,000 rules of a pattern",
+        "content policy, 1,000 rules of a pattern, not ASCII",
+        "content policy, 1,000 rules of a word",
+        "content policy, 1,000 rules of a word, not ASCII",
+        "content policy, built-in rules",
+        "content policy, built-in rules, not ASCII",
+        "secrets",
+        "injection guard",
+        "injection guard, not ASCII",
+    ]

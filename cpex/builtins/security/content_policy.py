@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
-from cpex.builtins.content import content_of
+from cpex.builtins.content import GUARDED_HOOKS
+from cpex.builtins.guard import Guard, GuardedCall
 from cpex.builtins.security.content_rules import DEFAULT_RULES, ContentRule
 from cpex.builtins.security.matching import RuleSet
-from cpex.builtins.text import Leaf, StructureTooLargeError, leaves
-from cpex.framework import Plugin, PluginConfig, PluginContext, PluginPayload, PluginResult, PluginViolation
+from cpex.builtins.text import Leaf, StructureTooLargeError
+from cpex.framework import PluginConfig, PluginResult, PluginViolation
 
 __all__ = ["ContentPolicyPlugin", "ContentPolicySettings"]
 
@@ -64,15 +65,18 @@ class ContentPolicySettings(BaseModel, extra="forbid", frozen=True):
         return rules
 
 
-class ContentPolicyPlugin(Plugin):
+class ContentPolicyPlugin(Guard):
     """Denies content that breaks a rule, and says which rule and where, never what it was.
 
-    Searches every string and dict key of the content, at any depth, on every hook that the configuration lists. Codes:
+    Searches every string and dict key of the content, at any depth, on every hook that the configuration lists, also in
+    messages. Codes:
     `CONTENT_POLICY_VIOLATION`, with `details` of `rule`, `path` and `hook`; `CONTENT_TOO_LARGE` when there is more than
     will be searched. The time grows linearly with the text, whatever it says.
 
     Source: docs/plugins/content_policy.md.
     """
+
+    guards = GUARDED_HOOKS
 
     def __init__(self, config: PluginConfig) -> None:
         """Validate the settings and compile the rules.
@@ -85,18 +89,16 @@ class ContentPolicyPlugin(Plugin):
         self._settings = ContentPolicySettings.model_validate(config.config or {})
         self._rules = RuleSet(self._settings.all_rules(), normalise=self._settings.normalise)
 
-    async def _judge(self, payload: PluginPayload, context: PluginContext) -> PluginResult[Any]:
+    async def on_hook(self, call: GuardedCall) -> PluginResult[Any]:
         """Deny the payload when any of its text breaks a rule."""
-        content = content_of(payload)
-        texts, excess = _gathered(content.values(payload), self._settings.max_text_chars)
-        if self._rules.may_be_broken((leaf.text for leaf in texts), content.hook):
+        # Of a message that is only evaluated the host says which hook it would have passed.
+        hook = f"cmf.{call.stage}" if call.hook == "evaluate" != call.stage else call.hook
+        texts, excess = _gathered(call.texts(), self._settings.max_text_chars)
+        if self._rules.may_be_broken((leaf.text for leaf in texts), hook):
             for leaf in texts:
-                if rule := self._rules.first_broken(leaf, content.hook):
-                    return _denied(rule, leaf, content.hook)
+                if rule := self._rules.first_broken(leaf, hook):
+                    return _denied(rule, leaf, call.hook)
         return self._oversize(excess) if excess else PluginResult()
-
-    tool_pre_invoke = prompt_pre_fetch = resource_pre_fetch = agent_pre_invoke = _judge
-    tool_post_invoke = prompt_post_fetch = resource_post_fetch = agent_post_invoke = _judge
 
     def _oversize(self, what: str) -> PluginResult[Any]:
         if self._settings.on_oversize == "allow":
@@ -110,12 +112,12 @@ class ContentPolicyPlugin(Plugin):
         return PluginResult(continue_processing=False, violation=violation)
 
 
-def _gathered(values: dict[str, Any], max_chars: int) -> tuple[list[Leaf], str]:
+def _gathered(texts: Iterable[Leaf], max_chars: int) -> tuple[list[Leaf], str]:
     """The strings up to a number of characters, and what there is too much of, if anything."""
     found: list[Leaf] = []
     left = max_chars
     try:
-        for leaf in chain.from_iterable(leaves(value, name) for name, value in values.items()):
+        for leaf in texts:
             found.append(leaf if len(leaf.text) <= left else leaf._replace(text=leaf.text[:left]))
             left -= len(leaf.text)
             if left < 0:

@@ -10,7 +10,7 @@ from typing import Self
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from cpex.builtins.content import BEFORE_HOOKS, CONTENT_HOOKS
+from cpex.builtins.content import BEFORE_HOOKS, GUARDED_HOOKS, MESSAGE_HOOKS
 
 __all__ = ["DEFAULT_RULES", "ContentRule"]
 
@@ -36,8 +36,8 @@ class ContentRule(BaseModel, extra="forbid", frozen=True):
     @field_validator("hooks")
     @classmethod
     def _check_hooks(cls, hooks: list[str]) -> list[str]:
-        if unknown := [hook for hook in hooks if hook not in CONTENT_HOOKS]:
-            raise ValueError(f"no hooks with content are called {unknown}; known: {', '.join(CONTENT_HOOKS)}")
+        if unknown := [hook for hook in hooks if hook not in GUARDED_HOOKS]:
+            raise ValueError(f"no hooks with content are called {unknown}; known: {', '.join(GUARDED_HOOKS)}")
         return hooks
 
     @model_validator(mode="after")
@@ -47,7 +47,7 @@ class ContentRule(BaseModel, extra="forbid", frozen=True):
         return self
 
 
-_BEFORE = list(BEFORE_HOOKS)
+_BEFORE = [*BEFORE_HOOKS, *(hook for hook in MESSAGE_HOOKS if "_pre_" in hook)]
 
 DEFAULT_RULES = (
     ContentRule(

@@ -1,7 +1,7 @@
 """Tells which of many rules a text breaks, in time that grows linearly with the text.
 
-Words are looked up token by token. Patterns run on RE2, which never backtracks; they are joined into a few large
-automata, and only a text that one of these has matched is shown to single rules. What a rule means is the business of
+Words are looked up token by token. Patterns run on RE2, which never backtracks; they are joined into one automaton, or
+a few, and only a text that one of these has matched is shown to single rules. What a rule means is the business of
 `content_rules`.
 """
 
@@ -13,9 +13,10 @@ from collections.abc import Iterable, Sequence
 from fnmatch import translate
 from typing import Any
 
-from cpex.builtins.content import CONTENT_HOOKS
+from cpex.builtins.content import GUARDED_HOOKS
 from cpex.builtins.security.content_rules import ContentRule
 from cpex.builtins.security.normalise import plain, skeleton
+from cpex.builtins.security.pattern_set import PatternSet
 from cpex.builtins.text import Leaf
 
 __all__ = ["RuleSet"]
@@ -25,12 +26,12 @@ _TOKEN = re.compile(r"\w+")
 # does, unless a pattern asks for the ends of the text in a way that the line ends do not meet.
 _JOINT = "\n"
 _ANCHOR = re.compile(r"\\[Az]|\(\?[a-zA-Z]*-")
-_PER_AUTOMATON = 50
-"""Patterns that are joined; more make an automaton outgrow its memory, and then it is slow."""
 _MAX_PROGRAM = 20_000
 """Instructions of one pattern; with the text's length it bounds the time that a scan can take."""
 _MAX_MEMORY = 32 << 20
-"""Bytes that one automaton may cache states in."""
+"""Bytes that one pattern may take."""
+_MAX_JOINED = 50_000
+"""Instructions of the patterns that are joined; much more would leave an automaton memory for few states."""
 
 
 class RuleSet:
@@ -50,7 +51,7 @@ class RuleSet:
         # Most hooks have the same rules, and share what is compiled for them.
         shared: dict[tuple[str, ...], _HookRules] = {}
         self._by_hook: dict[str, _HookRules] = {}
-        for hook in CONTENT_HOOKS:
+        for hook in GUARDED_HOOKS:
             here = [rule for rule in compiled if not rule.rule.hooks or hook in rule.rule.hooks]
             names = tuple(rule.rule.name for rule in here)
             self._by_hook[hook] = shared.get(names) or shared.setdefault(names, _HookRules(here))
@@ -89,7 +90,7 @@ class _HookRules:
         """False only when no text that was joined into `form` breaks a rule, wherever it stands."""
         if not self._joinable:
             return True
-        return any(automaton.search(form.encoded) for automaton in self._automata) or self._words.match(form)
+        return any(automaton.finds_any(form.encoded) for automaton in self._automata) or self._words.match(form)
 
     def first_broken(self, leaf: Leaf, forms: Sequence[_Form]) -> ContentRule | None:
         """The first rule that any form of the text breaks."""
@@ -161,7 +162,7 @@ class _CompiledRule:
 
     def matches(self, form: _Form) -> bool:
         """Whether this form of the text breaks the rule."""
-        return self._words.match(form) or any(automaton.search(form.encoded) for automaton in self._automata)
+        return self._words.match(form) or any(automaton.finds_any(form.encoded) for automaton in self._automata)
 
 
 class _Group:
@@ -174,10 +175,10 @@ class _Group:
 
     def matches(self, form: _Form) -> bool:
         """Whether this form of the text breaks any of the rules."""
-        return any(automaton.search(form.encoded) for automaton in self._automata) or self._words.match(form)
+        return any(automaton.finds_any(form.encoded) for automaton in self._automata) or self._words.match(form)
 
 
-def _automata(rules: Iterable[_CompiledRule], prefix: str = "") -> list[Any]:
+def _automata(rules: Iterable[_CompiledRule], prefix: str = "") -> list[PatternSet]:
     """The patterns of all rules, joined: those that mind the case apart from those that do not."""
     patterns: dict[bool, list[str]] = {False: [], True: []}
     for rule in rules:
@@ -224,22 +225,24 @@ def _escaped(word: str) -> str:
     return str(re2.escape(word))
 
 
-def _joined(patterns: Sequence[str], case_sensitive: bool) -> list[Any]:
+def _joined(patterns: Sequence[str], case_sensitive: bool) -> list[PatternSet]:
     """Automata that together match where any pattern does."""
     if not patterns:
         return []
     # The engine is a compiled library of its own; it is loaded by those who have patterns.
     import re2
 
-    if len(patterns) <= _PER_AUTOMATON:
-        try:
-            return [re2.compile("|".join(patterns), _options(case_sensitive))]
-        except re2.error:
-            # Each compiles by itself; together they outgrow the memory of one automaton.
-            if len(patterns) == 1:
-                raise
-    half = len(patterns) // 2
-    return _joined(patterns[:half], case_sensitive) + _joined(patterns[half:], case_sensitive)
+    options = _options(case_sensitive)
+    groups: list[list[str]] = [[]]
+    size = 0
+    for pattern in patterns:
+        program = re2.compile(pattern, options).programsize
+        if groups[-1] and size + program > _MAX_JOINED:
+            groups.append([])
+            size = 0
+        groups[-1].append(pattern)
+        size += program
+    return [PatternSet(group, case_sensitive=case_sensitive) for group in groups]
 
 
 def _options(case_sensitive: bool) -> Any:

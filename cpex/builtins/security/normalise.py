@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from cpex.builtins.security.look_alikes import LOOK_ALIKES
+
 __all__ = ["plain", "skeleton"]
 
 # Characters without a glyph that may stand inside a word: soft hyphen, joiners, direction marks, fillers, variation
@@ -20,11 +22,13 @@ _INVISIBLE = re.compile(
 )
 _MARKS = re.compile("[\u0300-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f]")
 
-# Letters that most fonts draw like a Latin one. Source: Unicode Technical Standard 39, confusables, Cyrillic and Greek.
-_CONFUSABLE = str.maketrans(
-    "аеорсухіјѕԁһӏԛԝүгпьᴦкмтвнАВЕКМНОРСТУХІЈЅԌԚԜҮαοειυνρκτγΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
-    "aeopcyxijsdhlqwyrnbrkmtbhABEKMHOPCTYXIJSGQWYaoeiuvpktyABEZHIKMNOPTYX",
+# Cyrillic and Greek letters that most fonts draw like a Latin one of the same case, or nearly. They go before the
+# general table, which knows nothing of case and misses some.
+_CLOSE = str.maketrans(
+    "аеорсухіјѕԁһӏԛԝүгпьᴦкмтвнАВЕКМНОРСТУХІЈЅԌԚԜҮαοειυνρκτγςΑΒΕΖΗΙΚΜΝΟΡΤΥΧ",
+    "aeopcyxijsdhlqwyrnbrkmtbhABEKMHOPCTYXIJSGQWYaoeiuvpktycABEZHIKMNOPTYX",
 )
+_CONFUSABLE = {ord(char): latin for latin, chars in LOOK_ALIKES.items() for char in chars} | _CLOSE
 
 
 def plain(text: str) -> str:

@@ -52,3 +52,11 @@ class PatternSet:
         if not found or found[-1] != self._size:
             raise MemoryError(f"{self._size} patterns outgrew the memory of their automaton; use fewer or simpler ones")
         return found[:-1]
+
+    def finds_any(self, data: bytes) -> bool:
+        """Whether any of the patterns occurs.
+
+        Raises:
+            MemoryError: The engine gave up, so it is not known whether one does.
+        """
+        return bool(self.found_in(data))

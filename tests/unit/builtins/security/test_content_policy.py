@@ -24,6 +24,8 @@ from cpex.framework import (
     ToolPostInvokePayload,
     ToolPreInvokePayload,
 )
+from cpex.framework.cmf.message import Message, Role, ToolCall, ToolCallContentPart
+from cpex.framework.hooks.message import MessageHookType, MessagePayload
 
 Configure = Callable[..., PluginConfig]
 
@@ -213,3 +215,26 @@ def test_two_rules_of_one_name_stop_the_start(configure: Configure) -> None:
     assert str(raised.value) == (
         "content rules share the names ['private_key']; give each its own, or leave out the built-in one"
     )
+
+
+async def test_messages_are_searched_by_the_rules_of_where_they_stand(
+    configure: Configure, context: PluginContext
+) -> None:
+    rules = [{"name": "codename", "words": ["bluebird"], "hooks": ["cmf.tool_post_invoke"]}]
+    plugin = ContentPolicyPlugin(configure(rules=rules))
+
+    async def broken(hook: str, text: str, stage: str = "evaluate") -> str | None:
+        part = ToolCallContentPart(content=ToolCall(tool_call_id="1", name="t", arguments={"q": [text]}))
+        payload = MessagePayload(message=Message(role=Role.ASSISTANT, content=[part]), hook=MessageHookType(stage))
+        result = await getattr(plugin, hook)(payload, context)
+        if result.violation is None:
+            return None
+        assert result.violation.details["path"] == "content[0].content.arguments.q[0]"
+        return str(result.violation.details["rule"])
+
+    assert await broken("cmf.tool_pre_invoke", "rm -rf / ") == "destructive_shell"
+    assert await broken("cmf.llm_input", "rm -rf / ") is None, "a document may talk about it"
+    assert await broken("cmf.tool_post_invoke", "Blu\u0435bird") == "codename"
+    assert await broken("cmf.tool_pre_invoke", "bluebird") is None
+    assert await broken("evaluate", "bluebird", "tool_post_invoke") == "codename"
+    assert await broken("evaluate", "bluebird") is None
