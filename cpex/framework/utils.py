@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import logging
+import operator
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -175,24 +176,33 @@ class StructuredData(BaseModel):
         return key in (self.__pydantic_extra__ or {})
 
 
-def coerce_nested(v: Any, *, _depth: int = 0) -> Any:
+def coerce_nested(v: Any, *, whole: bool = False, _depth: int = 0) -> Any:
     """Turn dicts into `StructuredData`, at every depth of dicts and lists; everything else stays as it is.
 
-    Below 20 levels values stay as they are, and so does, with a WARNING, a dict or list of more than 500 entries.
+    Below 20 levels values stay as they are.
+
+    Args:
+        whole: Whether tuples are gone through as well, and dicts and lists of any size; otherwise one of more than 500
+            entries stays as it is, with a WARNING.
 
     Raises:
         TypeError: A dict has a key that is no string.
     """
-    if _depth >= MAX_COERCED_DEPTH or not isinstance(v, dict | list):
+    if _depth >= MAX_COERCED_DEPTH or not isinstance(v, dict | list | tuple if whole else dict | list):
         return v
-    if len(v) > MAX_COERCED_ENTRIES:
+    if len(v) > MAX_COERCED_ENTRIES and not whole:
         logger.warning(
             "A %s of %d entries is left as it is (at most %d)", type(v).__name__, len(v), MAX_COERCED_ENTRIES
         )
         return v
+    if isinstance(v, dict):
+        return StructuredData(**{key: coerce_nested(item, whole=whole, _depth=_depth + 1) for key, item in v.items()})
+    items = [coerce_nested(item, whole=whole, _depth=_depth + 1) for item in v]
     if isinstance(v, list):
-        return [coerce_nested(item, _depth=_depth + 1) for item in v]
-    return StructuredData(**{key: coerce_nested(item, _depth=_depth + 1) for key, item in v.items()})
+        return items
+    # Named tuples are made of their items one by one.
+    make = getattr(type(v), "_make", tuple)
+    return v if all(map(operator.is_, items, v)) else make(items)
 
 
 def coerce_messages(v: Any) -> Any:

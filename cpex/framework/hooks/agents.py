@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from cpex.framework.hooks.headers import HttpHeaderPayload, warns_of_headers
 from cpex.framework.models.payload import PluginPayload
 from cpex.framework.models.result import PluginResult
-from cpex.framework.utils import coerce_messages
+from cpex.framework.utils import coerce_nested
 
 __all__ = [
     "AgentHookType",
@@ -28,7 +28,13 @@ class AgentHookType(str, Enum):
     AGENT_POST_INVOKE = "agent_post_invoke"
 
 
-Messages: TypeAlias = Annotated[list[Any], BeforeValidator(coerce_messages)]
+def _with_attributes(messages: Any) -> Any:
+    if not isinstance(messages, list | tuple):
+        return messages
+    return [coerce_nested(each, whole=True) if isinstance(each, dict) else each for each in messages]
+
+
+Messages: TypeAlias = Annotated[list[Any], BeforeValidator(_with_attributes)]
 """The host's own message objects, or dicts, which become readable by attribute."""
 
 

@@ -36,7 +36,7 @@ class PromptPrehookPayload(PluginPayload):
 
 
 def _with_attributes(result: Any) -> Any:
-    return coerce_nested(result) if isinstance(result, dict) else result
+    return coerce_nested(result, whole=True) if isinstance(result, dict) else result
 
 
 class PromptPosthookPayload(PluginPayload):

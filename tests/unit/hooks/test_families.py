@@ -100,6 +100,18 @@ def test_a_prompt_result_from_json_is_read_by_attribute_and_dumps_as_it_came() -
     assert payload.model_dump()["result"] == result
 
 
+def test_large_results_and_tuples_are_read_by_attribute_as_well() -> None:
+    messages = [{"role": "user", "content": {"text": str(number)}} for number in range(600)]
+    result = {"messages": messages, "tuple": ({"a": 1}, 2), "plain": (1, 2)}
+    payload = PromptPosthookPayload(prompt_id="p", result=result)
+    assert payload.result.messages[599].content.text == "599"
+    assert (payload.result.tuple[0].a, payload.result.tuple[1]) == (1, 2)
+    assert payload.result.plain is result["plain"]
+    agent = AgentPreInvokePayload(agent_id="a", messages=({"content": {"parts": [{"n": n} for n in range(600)]}},))
+    assert isinstance(agent.messages, list)
+    assert agent.messages[0].content.parts[599].n == 599
+
+
 def test_a_prompt_result_object_is_kept() -> None:
     for result in (SimpleNamespace(messages=[]), [{"a": 1}], HttpHeaderPayload({})):
         assert PromptPosthookPayload(prompt_id="p", result=result).result is result
