@@ -211,8 +211,11 @@ def from_mcp_prompt(result: Mapping[str, Any], *, request_id: str, name: str) ->
     Raises:
         AdapterError: The result is malformed.
     """
+    told = result.get("messages")
+    if not isinstance(told, list):
+        raise AdapterError("result.messages", "is no list")
     messages = []
-    for index, each in enumerate(result.get("messages") or []):
+    for index, each in enumerate(told):
         place = f"messages[{index}]"
         if not isinstance(each, Mapping):
             raise AdapterError(place, "is no object")
