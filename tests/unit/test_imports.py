@@ -208,7 +208,7 @@ def test_every_module_of_the_framework_can_be_imported_first() -> None:
         [sys.executable, "-W", "error", "-c", FORKING, json.dumps(names)],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=500,
         check=False,
     )
     assert (json.loads(done.stdout), done.stderr) == ([], "")
