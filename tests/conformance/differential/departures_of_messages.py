@@ -92,10 +92,4 @@ MESSAGES: tuple[Departure, ...] = (
         "are for the host to convert",
         "are converted by `cpex.framework.cmf.adapters`",
     ),
-    Departure(
-        "M21",
-        "messages of model providers and MCP",
-        "are for the host to convert",
-        "are converted by `cpex.framework.cmf.adapters`",
-    ),
 )
