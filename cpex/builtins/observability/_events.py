@@ -24,6 +24,23 @@ RECORD_VERSION = 1
 Kind = Literal["attempt", "decision"]
 Outcome = Literal["allowed", "denied", "failed", "completed", "errored"]
 
+RecordField = Literal[
+    "session",
+    "entity_type",
+    "entity",
+    "user",
+    "tenant",
+    "server",
+    "payload",
+    "allowed",
+    "outcome",
+    "violation",
+    "error",
+    "plugins",
+    "duration_us",
+]
+_ALWAYS = frozenset({"v", "ts", "type", "hook", "request_id"})
+
 _RESULT_ERROR_FLAGS = ("isError", "is_error")
 
 
@@ -32,6 +49,8 @@ class EventSettings(BaseModel, extra="forbid", frozen=True):
 
     records: frozenset[Kind] = frozenset({"attempt", "decision"})
     """What is written: that a call reached the plugin, and what was decided in the end."""
+    fields: tuple[RecordField, ...] = ()
+    """The only parts of a record to write, beside those that say which record it is. Empty means all."""
     include_payload: Literal["none", "keys", "full"] = "keys"
     """How much of a payload an `attempt` tells: nothing, names and types, or values."""
     payload_fields: tuple[str, ...] = ()
@@ -60,6 +79,8 @@ class EventForm:
         self._settings = settings
         self._secret_keys = SECRET_KEYS | {normal_key(key) for key in settings.secret_keys}
         self._fields = [tuple(path.split(".")) for path in settings.payload_fields]
+        # What says that a payload is not there belongs to it.
+        self._wanted = {*settings.fields, *(("payload_omitted",) if "payload" in settings.fields else ())}
 
     def attempt(self, call: HookCall) -> dict[str, Any] | None:
         """The record of a plugin's turn; `None` when these are not wanted."""
@@ -69,14 +90,14 @@ class EventForm:
         session = session_of(call.context, call.extensions)
         record = _head("attempt", call.hook, request.request_id, session, call.payload)
         record |= {"user": requester_of(request), "tenant": request.tenant_id, "server": request.server_id}
-        return record | self._told(call.payload)
+        return self._chosen(record | self._told(call.payload))
 
     def decision(self, outcome: HookOutcome) -> dict[str, Any] | None:
         """The record of a decision; `None` when these are not wanted."""
         if "decision" not in self._settings.records:
             return None
         record = _head("decision", outcome.hook, outcome.request_id, outcome.session, outcome.payload)
-        return record | {
+        record |= {
             "user": user_of(outcome.user),
             "tenant": outcome.tenant_id,
             "allowed": outcome.allowed,
@@ -86,6 +107,13 @@ class EventForm:
             "plugins": _plugins(outcome.executions),
             "duration_us": outcome.duration_ns // 1000,
         }
+        return self._chosen(record)
+
+    def _chosen(self, record: dict[str, Any]) -> dict[str, Any]:
+        """The parts of a record that the settings let through."""
+        if not self._settings.fields:
+            return record
+        return {key: value for key, value in record.items() if key in _ALWAYS or key in self._wanted}
 
     def _told(self, payload: Any) -> dict[str, Any]:
         """What the settings let a record say of the payload."""

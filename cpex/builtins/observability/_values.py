@@ -15,7 +15,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, RootModel, SecretBytes, SecretStr
 
-from cpex.framework.secrets import MASK, SECRET_KEYS, normal_key
+from cpex.framework.secrets import MASK, SECRET_KEYS, is_secret_key, normal_key
 
 MAX_DEPTH = 32
 MAX_INT_BITS = 1024
@@ -90,9 +90,14 @@ class _Walk:
 
     def _convert_member(self, key: str, value: Any, depth: int) -> Any:
         self._spend(len(key))
-        if normal_key(key) in self._secret_keys and value is not None:
+        if value is not None and (normal_key(key) in self._secret_keys or _is_secret_text(key, value)):
             return MASK
         return self.convert(value, depth + 1)
+
+
+def _is_secret_text(key: str, value: Any) -> bool:
+    """Whether a name that holds the name of a secret, as `delegated_token` does, stands for text. A count is none."""
+    return isinstance(value, str | bytes) and is_secret_key(key)
 
 
 def _members(value: Any) -> Iterator[tuple[str, Any]] | None:

@@ -9,6 +9,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -373,6 +374,30 @@ async def test_a_pre_hook_tells_that_it_was_allowed_or_denied(
     assert sorted(each["outcome"] for each in written(log)) == ["allowed", "denied"]
 
 
+async def test_only_the_chosen_parts_of_records_are_written(running: Any, log: Path) -> None:
+    async with running(audit(log, fields=["outcome", "entity"])) as manager:
+        await manager.invoke_hook(
+            "tool_pre_invoke", ToolPreInvokePayload(name="search"), GlobalContext(request_id="r", user="ann")
+        )
+    always = {"seq", "v", "ts", "type", "hook", "request_id", "prev", "hash", "entity"}
+    found = {each["type"]: set(each) for each in written(log)}
+    assert found == {"attempt": always, "decision": always | {"outcome"}}
+
+
+async def test_message_hooks_are_on_record_with_what_they_carry(running: Any, log: Path) -> None:
+    from cpex.framework.cmf.message import Message, Role, ToolResult, ToolResultContentPart
+    from cpex.framework.hooks.message import MessagePayload
+
+    part = ToolResultContentPart(content=ToolResult(tool_call_id="1", tool_name="search", content="x", is_error=True))
+    message = MessagePayload(message=Message(schema_version="2.0", role=Role.TOOL, content=[part]))
+    async with running(audit(log) | {"hooks": ["cmf.tool_post_invoke"]}) as manager:
+        await manager.invoke_hook("cmf.tool_post_invoke", message, GlobalContext(request_id="r"))
+    found = {each["type"]: each for each in written(log)}
+    assert (found["attempt"]["entity_type"], found["attempt"]["entity"]) == ("tool", "search")
+    assert found["decision"]["outcome"] == "errored"
+    assert verify_audit_log(log).holds
+
+
 async def test_a_key_that_cannot_be_had_stops_the_start(running: Any, log: Path, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"the key of the audit log cannot be read from .*: No such file"):
         async with running(audit(log, key_file=str(tmp_path / "absent"))):
@@ -382,3 +407,48 @@ async def test_a_key_that_cannot_be_had_stops_the_start(running: Any, log: Path,
         async with running(audit(log, key_file=str(tmp_path / "key"))):
             pass
     assert not log.exists()
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.integers(0, 1), st.integers(0, 400)),
+        st.tuples(st.just("crash"), st.integers(0, 1), st.integers(1, 700)),
+        st.tuples(st.just("reopen"), st.integers(0, 1), st.just(0)),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=STEPS, rotate=st.sampled_from([None, 300, 1_500]))
+def test_whatever_happens_to_two_writers_the_chain_holds_and_keeps_what_was_not_torn(
+    steps: list[tuple[str, int, int]], rotate: int | None
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "audit.jsonl"
+        journals = [Journal(path, rotate_bytes=rotate, rotate_keep=1_000, chain=Chain()) for _ in range(2)]
+        for each in journals:
+            each.open()
+        expected: list[int] = []
+        for number, (step, who, amount) in enumerate(steps):
+            if step == "append":
+                journals[who].append(encode({"n": number, "text": "x" * amount}))
+                expected.append(number)
+            elif step == "reopen":
+                journals[who].close()
+                journals[who].open()
+            else:
+                # A writer dies in the middle of a line: the file ends anywhere in it, and the process is another one.
+                journals[who].append(encode({"n": number, "text": "x" * 700}))
+                os.truncate(path, path.stat().st_size - amount)
+                journals[who].close()
+                journals[who] = Journal(path, rotate_bytes=rotate, rotate_keep=1_000, chain=Chain())
+                journals[who].open()
+                if amount == 1:
+                    expected.append(number)
+        for each in journals:
+            each.close()
+        found = verify_audit_log(path)
+        assert (found.broken, found.torn_bytes) == (None, 0)
+        kept = [each["n"] for file in found.files for each in written(Path(file)) if "n" in each]
+        assert kept == expected

@@ -123,6 +123,7 @@ async def test_refused_background_work_is_counted(registry: CollectorRegistry) -
     await manager.shutdown()
 
 
+@pytest.mark.conformance("D22")
 async def test_a_disabled_plugin_shows_until_it_is_enabled_again(running: Any) -> None:
     async with running(plugin("shaky", "Breaks", on_error="disable"), METRICS) as manager:
         assert "cpex_plugin_disabled{shaky}" not in await scrape(manager)

@@ -138,3 +138,9 @@ def test_an_outline_counts_keys_that_may_be_data_themselves() -> None:
 def test_a_timestamp_comes_from_the_framework_clock_in_rfc_3339() -> None:
     with clock.use_clock(clock.FixedClock(datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC))):
         assert timestamp() == "2030-01-02T03:04:05.000000Z"
+
+
+def test_text_under_a_name_that_holds_the_name_of_a_secret_is_masked_and_a_count_is_not() -> None:
+    value = {"delegated_token": "abc", "x-auth-token": "abc", "token_count": 7, "tokenizer": "bpe"}
+    masked = {"delegated_token": MASK, "x-auth-token": MASK, "token_count": 7, "tokenizer": "bpe"}
+    assert plain(value, max_bytes=1000) == masked
