@@ -21,6 +21,7 @@ from pydantic.fields import FieldInfo
 
 __all__ = [
     "LazySettingsWrapper",
+    "PluginsCatalogSettings",
     "PluginsCliSettings",
     "PluginsClientMtlsSettings",
     "PluginsConfigPathSettings",
@@ -37,6 +38,7 @@ __all__ = [
     "PluginsSsrfSettings",
     "PluginsStartupSettings",
     "PluginsTransportSettings",
+    "get_catalog_settings",
     "get_cli_settings",
     "get_client_mtls_settings",
     "get_config_path_settings",
@@ -273,6 +275,27 @@ class PluginsRegistrySettings(_EnvSettings):
     """A folder, despite the name; the record is `installed-plugins.json` in it."""
 
 
+class PluginsCatalogSettings(_EnvSettings):
+    """Where plugins come from, and where `cpex plugin` puts them."""
+
+    folder: str = "plugins"
+    """Folder below which plugins with an environment of their own are installed."""
+    catalog_folder: str = "plugin-catalog"
+    """Folder with the manifests of plugins that can be installed."""
+    registry_folder: str = "data"
+    """Read by nothing; `PLUGIN_REGISTRY_FILE` names the folder."""
+    verify_package_integrity: bool = True
+    """Whether what is downloaded from the package index is compared with the index's own hash."""
+    strict_integrity_mode: bool = False
+    """Whether what cannot be compared is refused, too."""
+    github_token: SecretStr | None = None
+    """Lets `cpex plugin refresh` search repositories."""
+    github_api: str = "api.github.com"
+    """Host of that search."""
+    repo_urls: str = "https://github.com/ibm/cpex-plugins"
+    """Repositories with many plugins, by commas."""
+
+
 class PluginsSettings(
     PluginsEnabledSettings,
     PluginsStartupSettings,
@@ -288,6 +311,7 @@ class PluginsSettings(
     PluginsMcpServerSettings,
     PluginsGrpcClientMtlsSettings,
     PluginsGrpcServerSettings,
+    PluginsCatalogSettings,
 ):
     """Every setting. Here the prefixed `PLUGINS_UNIX_SOCKET_PATH` wins over the bare one."""
 
@@ -394,6 +418,12 @@ def get_registry_settings() -> PluginsRegistrySettings:
     return PluginsRegistrySettings()
 
 
+@lru_cache(maxsize=1)
+def get_catalog_settings() -> PluginsCatalogSettings:
+    """Where plugins come from, read once."""
+    return PluginsCatalogSettings()
+
+
 _GETTERS = (
     get_settings,
     get_enabled_settings,
@@ -411,6 +441,7 @@ _GETTERS = (
     get_grpc_client_mtls_settings,
     get_grpc_server_settings,
     get_registry_settings,
+    get_catalog_settings,
 )
 
 _NARROW = {

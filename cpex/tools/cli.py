@@ -10,6 +10,7 @@ from cpex.framework.settings import get_cli_settings
 from cpex.tools.audit import audit
 from cpex.tools.check import check
 from cpex.tools.plan import plan
+from cpex.tools.plugins import plugin
 from cpex.tools.projects import bootstrap, init
 from cpex.tools.run.command import run
 from cpex.tools.schema import schema
@@ -56,6 +57,7 @@ app.add_typer(audit)
 app.command()(schema)
 app.command()(init)
 app.command()(bootstrap)
+app.command()(plugin)
 
 
 def main() -> None:

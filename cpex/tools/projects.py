@@ -15,7 +15,7 @@ from cpex.tools.console import clean_end, complain
 from cpex.tools.exit_codes import ExitCode
 from cpex.tools.templates import STARTER, ProjectValues, TemplateError, render, slug_of, template_types
 
-__all__ = ["bootstrap", "init"]
+__all__ = ["bootstrap", "git_config", "init"]
 
 _UNKNOWN = "<changeme>"
 _GIT_TIMEOUT_S = 10
@@ -122,7 +122,7 @@ def _bootstrap_remote(url: str, template: str, ref: str, destination: Path, no_i
     # It logs what it raises, with a traceback; the one message is ours.
     logging.getLogger("cookiecutter").disabled = True
     logging.getLogger("cookiecutter.vcs").disabled = True
-    context = {"plugin_slug": destination.name, "author": _git("user.name"), "email": _git("user.email")}
+    context = {"plugin_slug": destination.name, "author": git_config("user.name"), "email": git_config("user.email")}
     # Cookiecutter guesses from the address what kind of repository it is, and gives up where nothing says `git`.
     address = f"git+{url}" if "://" in url and "git" not in url else url
     try:
@@ -145,7 +145,7 @@ def _bootstrap_remote(url: str, template: str, ref: str, destination: Path, no_i
 
 
 def _values(slug: str, name: str, description: str) -> ProjectValues:
-    return ProjectValues(slug, name, _git("user.name"), _git("user.email"), description)
+    return ProjectValues(slug, name, git_config("user.name"), git_config("user.email"), description)
 
 
 def _asked(values: ProjectValues) -> ProjectValues:
@@ -159,7 +159,7 @@ def _asked(values: ProjectValues) -> ProjectValues:
     )
 
 
-def _git(key: str) -> str:
+def git_config(key: str) -> str:
     """What Git knows of the user, or a word to be replaced."""
     try:
         done = subprocess.run(

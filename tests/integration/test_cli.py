@@ -268,7 +268,7 @@ def test_plan_tells_the_faults_of_a_configuration(folder: Path) -> None:
 
 def test_every_option_is_on_the_page() -> None:
     page = PAGE.read_text(encoding="utf-8")
-    for command in ("run", "check", "plan", "serve", "schema", "init", "bootstrap"):
+    for command in ("run", "check", "plan", "serve", "schema", "init", "bootstrap", "plugin"):
         section = page.split(f"## cpex {command}\n")[1].split("\n## ")[0]
         options = set(re.findall(r"--[a-z_-]+", cpex(ROOT, command, "--help").stdout)) - {"--help"}
         assert options <= set(re.findall(r"--[a-z_-]+", section))

@@ -34,7 +34,7 @@ from cpex.framework.loader.templates import TemplatedText
 from cpex.framework.loader.yaml_source import read_yaml
 from cpex.framework.models.config import Config
 
-__all__ = ["CheckedConfig", "ConfigLoader", "ConfigSaver", "LoadedConfig", "config_digest"]
+__all__ = ["CheckedConfig", "ConfigLoader", "ConfigSaver", "LoadedConfig", "config_digest", "replace_file"]
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ class ConfigSaver:
 
         text = yaml.safe_dump(config.model_dump(mode="json"), default_flow_style=False, allow_unicode=True)
         try:
-            _replace(FilePath(config_path).resolve(), text)
+            replace_file(FilePath(config_path).resolve(), text)
         except OSError as error:
             raise RuntimeError(f"Error saving PluginConfig to {os.fspath(config_path)}: {error.strerror}") from error
 
@@ -336,7 +336,7 @@ def _logged(loaded: LoadedConfig) -> LoadedConfig:
     return loaded
 
 
-def _replace(path: FilePath, text: str) -> None:
+def replace_file(path: FilePath, text: str) -> None:
     """Write beside the file, then put the new one in its place: a crash leaves the old or the new, never a part."""
     mode = path.stat().st_mode & 0o777 if path.exists() else 0o600
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
