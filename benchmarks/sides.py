@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-RIVAL = "cpex==0.1.4"
+RIVAL = "cpex[grpc]==0.1.4"
 _HERE = Path(__file__).parent
 _SIDE = _HERE / "side"
 RIVAL_HOME = _HERE.parent / ".venv-rival"

@@ -161,6 +161,9 @@ class UnixSocketLink:
             raise self._lost() from error
         finally:
             self._waiting.pop(id, None)
+            # Whatever came of it is told by now; an exception that nobody fetches would be logged as forgotten.
+            if not answer.cancel() and not answer.cancelled():
+                answer.exception()
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Hand each answer to whoever waits for it, until there are no more; the one task that owns the connection."""

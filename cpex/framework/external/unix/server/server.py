@@ -35,6 +35,8 @@ IDLE_LIMIT_S = 300.0
 """Seconds after which a connection without a question is closed."""
 MAX_AT_ONCE = 1000
 """Questions of one connection that run side by side; further ones are not read before one of them is answered."""
+_TURNS_OF_AN_ACCEPT = 5
+"""Turns of the event loop from an accepted socket to its connection, with some to spare."""
 _LONGEST_QUESTION_ABOUT_ALL = 2
 """Bytes: a message that short and without a name in it asks about all plugins."""
 
@@ -105,6 +107,11 @@ class UnixSocketPluginServer:
         server, self._server = self._server, None
         if server is None:
             return
+        for listening in server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        for _ in range(_TURNS_OF_AN_ACCEPT):
+            # What was accepted a moment ago arrives now; asyncio would lose it if the server were closed already.
+            await asyncio.sleep(0)
         server.close()
         for task in self._connections:
             task.cancel()
@@ -118,7 +125,13 @@ class UnixSocketPluginServer:
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(_Connection(self._service, reader, writer).serve())
         self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._connections.discard(task)
+            # A task that is cancelled before its first step runs no clean-up of its own.
+            writer.close()
+
+        task.add_done_callback(ended)
 
 
 class _Connection:

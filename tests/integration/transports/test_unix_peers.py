@@ -1,0 +1,280 @@
+"""Peers on a Unix socket that do not keep to the rules: whatever they send, no wrong answer comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from integration.transports.servers import HOOKS, KIND, NAME, server_config
+
+from cpex.framework import GlobalContext, PluginConfig, PluginContext, PluginError, ToolPreInvokePayload
+from cpex.framework.external.answering import plain_question
+from cpex.framework.external.proto import plugin_service_pb2 as messages
+from cpex.framework.external.proto_convert import dict_to_struct
+from cpex.framework.external.unix.client import UnixSocketExternalPlugin
+from cpex.framework.external.unix.protocol import (
+    MAX_MESSAGE_SIZE,
+    ProtocolError,
+    read_message,
+    write_message,
+    write_message_async,
+)
+from cpex.framework.external.unix.server.server import UnixSocketPluginServer
+
+Answering = Callable[[bytes, asyncio.StreamWriter], Awaitable[None]]
+CONFIG = dict_to_struct({"name": NAME, "kind": KIND, "hooks": HOOKS})
+
+
+@asynccontextmanager
+async def peer(path: str, answering: Answering) -> AsyncIterator[None]:
+    """A server that answers the question about the configuration, and every other as it is told."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await read_message(reader)
+            found = messages.GetPluginConfigResponse(found=True, config=CONFIG)
+            await write_message_async(writer, found.SerializeToString())
+            while True:
+                await answering(await read_message(reader), writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_unix_server(serve, path)
+    try:
+        yield
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+def allowed(text: str) -> bytes:
+    """An answer that allows, and says for which question it was made."""
+    result = dict_to_struct({"continue_processing": True, "metadata": {"for": text}})
+    return messages.InvokeHookResponse(plugin_name=NAME, result=result).SerializeToString()
+
+
+def asking(path: str, timeout: float = 5.0) -> UnixSocketExternalPlugin:
+    """A plugin behind that socket."""
+    socket = {"path": path, "reconnect_delay": 0.001, "timeout": timeout}
+    return UnixSocketExternalPlugin(
+        PluginConfig.model_validate({"name": NAME, "kind": "external", "unix_socket": socket})
+    )
+
+
+async def ask(plugin: UnixSocketExternalPlugin, name: str = "t") -> Any:
+    """One question."""
+    context = PluginContext(global_context=GlobalContext(request_id="r"))
+    async with asyncio.timeout(20):
+        return await plugin.invoke_hook("tool_pre_invoke", ToolPreInvokePayload(name=name), context)
+
+
+@pytest.mark.parametrize(
+    ("bytes_sent", "code"),
+    [
+        (struct.pack(">I", 3) + b"\xff\xff\xff", "external_protocol"),
+        (struct.pack(">I", MAX_MESSAGE_SIZE + 1), "external_protocol"),
+        (struct.pack(">I", 100) + b"half", "external_lost"),
+        (b"\x00", "external_lost"),
+        (b"", "external_lost"),
+        (struct.pack(">I", 0), "external_value"),
+    ],
+    ids=["garbage", "over the limit", "half a message", "half a length", "nothing", "an empty message"],
+)
+async def test_a_broken_answer_is_an_error_and_the_next_connection_is_good(
+    tmp_path: Path, bytes_sent: bytes, code: str
+) -> None:
+    broken = True
+
+    async def answering(question: bytes, writer: asyncio.StreamWriter) -> None:
+        if broken:
+            writer.write(bytes_sent)
+            await writer.drain()
+            if code == "external_lost":
+                writer.close()
+        else:
+            await write_message_async(writer, allowed("second"))
+
+    path = str(tmp_path / "s")
+    async with peer(path, answering):
+        plugin = asking(path)
+        await plugin.initialize()
+        with pytest.raises(PluginError) as raised:
+            await ask(plugin)
+        assert raised.value.error.code == code
+        broken = False
+        assert (await ask(plugin)).metadata == {"for": "second"}
+        await plugin.shutdown()
+
+
+async def test_a_late_answer_is_never_taken_for_the_next_questions(tmp_path: Path) -> None:
+    """The published release answered a call with the late answer to an earlier one: a denial became an allow."""
+    held: list[asyncio.StreamWriter] = []
+    second = asyncio.Event()
+
+    async def answering(question: bytes, writer: asyncio.StreamWriter) -> None:
+        name = messages.InvokeHookRequest.FromString(question).payload["name"]
+        if name == "late":
+            held.append(writer)
+            if len(held) == 2:
+                second.set()
+            return
+        await write_message_async(writer, allowed(name))
+
+    path = str(tmp_path / "s")
+    async with peer(path, answering):
+        plugin = asking(path, timeout=0.1)
+        await plugin.initialize()
+        with pytest.raises(PluginError, match=r"Request timed out after 0\.1s"):
+            await ask(plugin, "late")
+        cancelled = asyncio.create_task(ask(plugin, "late"))
+        await asyncio.wait_for(second.wait(), 20)
+        cancelled.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
+        for writer in held:
+            # Nobody reads any more what belongs to a question that was given up.
+            with pytest.raises(ConnectionError):
+                await write_for_ever(writer)
+        assert (await ask(plugin, "next")).metadata == {"for": "next"}
+        await plugin.shutdown()
+
+
+async def write_for_ever(writer: asyncio.StreamWriter) -> None:
+    """Write late answers until the other end is gone."""
+    async with asyncio.timeout(20):
+        while True:
+            await write_message_async(writer, allowed("late"))
+            await asyncio.sleep(0)
+
+
+async def test_an_answer_that_nobody_asked_for_ends_the_connection(tmp_path: Path) -> None:
+    async def answering(question: bytes, writer: asyncio.StreamWriter) -> None:
+        await write_message_async(writer, allowed("one"))
+        await write_message_async(writer, allowed("one too many"))
+
+    path = str(tmp_path / "s")
+    async with peer(path, answering):
+        plugin = asking(path)
+        await plugin.initialize()
+        for _ in range(3):
+            assert (await ask(plugin)).metadata == {"for": "one"}
+        await plugin.shutdown()
+
+
+# The serving end.
+
+
+@asynccontextmanager
+async def server(folder: Path) -> AsyncIterator[UnixSocketPluginServer]:
+    """A server with the contract's plugin."""
+    running = UnixSocketPluginServer(str(server_config(folder, {})), str(folder / "s"))
+    await running.start()
+    try:
+        yield running
+    finally:
+        await running.stop()
+
+
+async def told(writer: asyncio.StreamWriter, reader: asyncio.StreamReader, data: bytes) -> bytes:
+    """What a server answers to a message."""
+    write_message(writer, data)
+    return await read_message(reader, timeout=20)
+
+
+def question(name: str = "nothing") -> bytes:
+    """A question of an older host."""
+    context = {"global_context": {"request_id": "r"}}
+    return plain_question("tool_pre_invoke", NAME, {"name": name, "args": {}}, context).SerializeToString()
+
+
+async def test_the_server_tells_questions_apart_by_what_they_parse_as(tmp_path: Path) -> None:
+    async with server(tmp_path) as running:
+        reader, writer = await asyncio.open_unix_connection(running.socket_path)
+        denied = messages.InvokeHookResponse.FromString(await told(writer, reader, question("deny")))
+        assert denied.result["continue_processing"] is False
+        about = messages.GetPluginConfigRequest(name="CONTRACT").SerializeToString()
+        found = messages.GetPluginConfigResponse.FromString(await told(writer, reader, about))
+        assert (found.found, found.config["name"]) == (True, NAME)
+        everything = messages.GetPluginConfigsResponse.FromString(await told(writer, reader, b""))
+        assert [each["name"] for each in everything.configs] == [NAME]
+        unknown = messages.InvokeHookResponse.FromString(await told(writer, reader, b"\xff\xff\xff\xff"))
+        assert (unknown.error.message, unknown.error.code) == ("Unknown message type", "UNKNOWN_MESSAGE")
+        writer.close()
+
+
+async def test_questions_without_an_id_are_answered_in_the_order_of_asking(tmp_path: Path) -> None:
+    async with server(tmp_path) as running:
+        reader, writer = await asyncio.open_unix_connection(running.socket_path)
+        names = ["deny", "nothing", "raise", "deny", "nothing"]
+        for name in names:
+            write_message(writer, question(name))
+        answers = [messages.InvokeHookResponse.FromString(await read_message(reader, 20)) for _ in names]
+        seen = [
+            "raise" if each.error.message else "nothing" if each.result["continue_processing"] else "deny"
+            for each in answers
+        ]
+        assert seen == names
+        writer.close()
+
+
+@pytest.mark.parametrize("sent", [struct.pack(">I", MAX_MESSAGE_SIZE + 1), struct.pack(">I", 9) + b"half"])
+async def test_a_client_that_sends_no_message_is_let_go_and_others_are_served(tmp_path: Path, sent: bytes) -> None:
+    async with server(tmp_path) as running:
+        reader, writer = await asyncio.open_unix_connection(running.socket_path)
+        writer.write(sent)
+        writer.write_eof()
+        assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+        reader, writer = await asyncio.open_unix_connection(running.socket_path)
+        assert await told(writer, reader, question())
+        writer.close()
+
+
+async def test_the_socket_is_its_owners_alone_and_goes_with_the_server(tmp_path: Path) -> None:
+    async with server(tmp_path) as running:
+        path = Path(running.socket_path)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert running.running
+        second = UnixSocketPluginServer(str(server_config(tmp_path, {})), str(path))
+        with pytest.raises(FileExistsError, match=r"a server listens on .* already"):
+            await second.start()
+    assert not path.exists()
+    await running.stop()
+    with pytest.raises(RuntimeError, match="Server not started"):
+        await running.serve_forever()
+
+
+async def test_a_socket_that_a_dead_server_left_is_replaced_and_a_file_is_not(tmp_path: Path) -> None:
+    left = await asyncio.start_unix_server(lambda *_: None, str(tmp_path / "s"))
+    left.close()
+    await left.wait_closed()
+    assert (tmp_path / "s").exists()
+    async with server(tmp_path):
+        pass
+    (tmp_path / "s").write_text("precious", encoding="utf-8")
+    with pytest.raises(FileExistsError, match="is no socket"):
+        async with server(tmp_path):
+            pass
+    assert (tmp_path / "s").read_text(encoding="utf-8") == "precious"
+
+
+async def test_a_message_over_the_limit_is_not_written() -> None:
+    class Nowhere:
+        """A stream that must stay empty."""
+
+        def write(self, data: bytes) -> None:
+            raise AssertionError
+
+        async def drain(self) -> None:
+            raise AssertionError
+
+    with pytest.raises(ProtocolError, match="exceeds maximum"):
+        write_message(Nowhere(), bytes(MAX_MESSAGE_SIZE + 1))
