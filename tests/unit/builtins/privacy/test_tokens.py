@@ -10,7 +10,7 @@ import logging
 import sqlite3
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -198,21 +198,14 @@ async def test_processes_that_write_for_one_request_lose_nothing_of_one_another(
     assert facts == {"restored": 30}
 
 
-@pytest.fixture
-def fixed_time(monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
-    """The time that the framework's clock tells: the last of the list."""
-    times = [datetime(2026, 1, 1, tzinfo=UTC)]
-    monkeypatch.setattr(clock, "now", lambda: times[-1])
-    return times
-
-
-async def test_tokens_in_a_store_are_forgotten_in_time(tmp_path: Path, fixed_time: list[datetime]) -> None:
+async def test_tokens_in_a_store_are_forgotten_in_time(tmp_path: Path) -> None:
     guard = plugin(store=str(tmp_path / "tokens.db"), token_key=SECRET, token_ttl_s=60)
-    seen = await out(guard, {"to": MAIL}, context_of())
-    fixed_time.append(fixed_time[-1] + timedelta(seconds=59))
-    assert (await back(guard, seen["to"], context_of()))[0] == MAIL
-    fixed_time.append(fixed_time[-1] + timedelta(seconds=2))
-    assert (await back(guard, seen["to"], context_of()))[0] == seen["to"]
+    with clock.use_clock(clock.FixedClock(datetime(2026, 1, 1, tzinfo=UTC))) as time:
+        seen = await out(guard, {"to": MAIL}, context_of())
+        time.advance(59)
+        assert (await back(guard, seen["to"], context_of()))[0] == MAIL
+        time.advance(2)
+        assert (await back(guard, seen["to"], context_of()))[0] == seen["to"]
     await guard.shutdown()
 
 
