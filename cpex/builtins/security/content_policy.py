@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import Field, field_validator
 
 from cpex.builtins.content import GUARDED_HOOKS
 from cpex.builtins.guard import Guard, GuardedCall
+from cpex.builtins.security.bounded import BoundedSettings, gathered, too_large
 from cpex.builtins.security.content_rules import DEFAULT_RULES, ContentRule
 from cpex.builtins.security.matching import RuleSet
-from cpex.builtins.text import Leaf, StructureTooLargeError
+from cpex.builtins.text import Leaf
 from cpex.framework import PluginConfig, PluginResult, PluginViolation
 
 __all__ = ["ContentPolicyPlugin", "ContentPolicySettings"]
 
 CODE = "CONTENT_POLICY_VIOLATION"
-CODE_TOO_LARGE = "CONTENT_TOO_LARGE"
 
 
-class ContentPolicySettings(BaseModel, extra="forbid", frozen=True):
+class ContentPolicySettings(BoundedSettings):
     """What must not pass, and how hard is looked for it."""
 
-    rules: list[ContentRule] = []
+    rules: list[ContentRule] = Field(default=[])
     """Rules with a name, tried in this order, before the built-in ones."""
-    blocked_words: list[str] = []
+    blocked_words: list[str] = Field(default=[])
     """Short for a rule `blocked_words` with these words."""
-    blocked_patterns: list[str] = []
+    blocked_patterns: list[str] = Field(default=[])
     """Short for a rule `blocked_patterns` with these patterns."""
     default_rules: bool | list[str] = True
     """Whether the built-in rules apply, or the names of those that do."""
     normalise: bool = True
     """Whether look-alike letters, wide forms and invisible characters are seen through."""
-    max_text_chars: int = Field(default=1_000_000, ge=1)
-    """Characters that are searched in one payload."""
-    on_oversize: Literal["deny", "allow"] = "deny"
-    """What becomes of a payload with more; `allow` searches the first ones and says so in the metadata."""
 
     @field_validator("default_rules")
     @classmethod
@@ -93,7 +88,7 @@ class ContentPolicyPlugin(Guard):
         """Deny the payload when any of its text breaks a rule."""
         # Of a message that is only evaluated the host says which hook it would have passed.
         hook = f"cmf.{call.stage}" if call.hook == "evaluate" != call.stage else call.hook
-        texts, excess = _gathered(call.texts(), self._settings.max_text_chars)
+        texts, excess = gathered(call.texts(), self._settings.max_text_chars)
         if self._rules.may_be_broken((leaf.text for leaf in texts), hook):
             for leaf in texts:
                 if rule := self._rules.first_broken(leaf, hook):
@@ -103,28 +98,7 @@ class ContentPolicyPlugin(Guard):
     def _oversize(self, what: str) -> PluginResult[Any]:
         if self._settings.on_oversize == "allow":
             return PluginResult(metadata={self.name: {"not_searched": what}})
-        violation = PluginViolation(
-            reason="Content too large for the content policy",
-            description=f"Content that was not searched in full is not passed on: {what}.",
-            code=CODE_TOO_LARGE,
-            details={"max_text_chars": self._settings.max_text_chars},
-        )
-        return PluginResult(continue_processing=False, violation=violation)
-
-
-def _gathered(texts: Iterable[Leaf], max_chars: int) -> tuple[list[Leaf], str]:
-    """The strings up to a number of characters, and what there is too much of, if anything."""
-    found: list[Leaf] = []
-    left = max_chars
-    try:
-        for leaf in texts:
-            found.append(leaf if len(leaf.text) <= left else leaf._replace(text=leaf.text[:left]))
-            left -= len(leaf.text)
-            if left < 0:
-                return found, f"more than {max_chars} characters of text"
-    except StructureTooLargeError as error:
-        return found, str(error)
-    return found, ""
+        return too_large("content policy", what, self._settings.max_text_chars)
 
 
 def _denied(rule: ContentRule, leaf: Leaf, hook: str) -> PluginResult[Any]:

@@ -16,6 +16,8 @@ from itertools import islice
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
+from cpex.builtins.security.pattern_set import compile_linear
+
 __all__ = ["Hidden", "hidden_in", "invisible_signals", "without_hidden"]
 
 # Tag characters spell ASCII invisibly: the group. Behind a black flag a few of them name a region, as in the flag of
@@ -147,25 +149,16 @@ def _markup() -> Any:
     comment = r"<!--((?s:.*?))(?:-->|\z)"
     element = rf"<\w+(?:\s[^>]*)?\s(?:style\s*=\s*[\"'](?:[^\"'>]*[^\"'>\w-])?{hides}[^>]*|hidden(?:\s[^>]*)?)>([^<]+)"
     reference = r"(?m:^\[//\]:\s*#\s*[(\"']([^\n]*)$)"
-    return _compiled(f"(?i){comment}|{element}|{reference}")
+    return compile_linear(f"(?i){comment}|{element}|{reference}")
 
 
 @lru_cache(1)
 def _blobs() -> Any:
     """Encodings of at least a few words; the name of the group that matched says which."""
-    return _compiled(
+    return compile_linear(
         r"(?P<percent>(?:[\w.+-]{0,30}%[0-9a-fA-F]{2}){8,}[\w.+-]{0,40})"
         r"|(?P<entities>(?:&#(?:x[0-9a-fA-F]{1,6}|[0-9]{1,7});\s?){8,})"
         r"|(?P<escapes>(?:\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}){8,})"
         r"|(?P<hex>(?:[0-9a-fA-F]{2}[\s:]?){16,})"
         rf"|(?P<base64>[A-Za-z0-9+/_-]{{{_LONG_BLOB},}}={{0,2}})"
     )
-
-
-def _compiled(pattern: str) -> Any:
-    # The engine is a compiled library of its own; it is loaded by those who look.
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
-    return re2.compile(pattern, options)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, field_validator
 
 from cpex.builtins.content import AFTER_HOOKS, MESSAGE_HOOKS, content_of, is_message_payload
 from cpex.builtins.guard import Guard, GuardedCall
+from cpex.builtins.security.bounded import BoundedSettings, Texts, gathered, too_large
 from cpex.builtins.security.hidden_text import without_hidden
 from cpex.builtins.security.injection_patterns import PATTERNS, WEIGHTS, InjectionPattern
 from cpex.builtins.security.injection_score import InjectionScorer, Verdict
+from cpex.builtins.security.pattern_set import compile_linear
 from cpex.builtins.security.tool_rules import glob_matcher
 from cpex.builtins.targets import targets_of
-from cpex.builtins.text import Leaf, StructureTooLargeError, leaves, rewrite
+from cpex.builtins.text import Leaf, leaves, rewrite
 from cpex.framework import PluginConfig, PluginPayload, PluginResult, PluginViolation
 
 __all__ = ["InjectionGuardPlugin", "InjectionGuardSettings"]
 
 CODE = "PROMPT_INJECTION"
-CODE_TOO_LARGE = "CONTENT_TOO_LARGE"
 _MAX_NAMED = 10
 """Signals that a denial names."""
 _UNTRUSTED_PARTS = ("tool_result", "resource", "prompt_result", "document")
@@ -39,23 +40,19 @@ class CustomPattern(BaseModel, extra="forbid", frozen=True):
     """How far it goes towards certainty, 0 to 1; of several patterns of one name the last counts."""
 
 
-class InjectionGuardSettings(BaseModel, extra="forbid", frozen=True):
+class InjectionGuardSettings(BoundedSettings):
     """What is suspicious, how much of it is too much, and what happens then."""
 
     threshold: float = Field(default=0.6, gt=0, le=1)
     """Score from which content is not passed on as it is."""
     action: Literal["deny", "clean", "report"] = "deny"
     """`clean` takes out what is hidden and denies what is still suspicious; `report` only tells."""
-    weights: dict[str, float] = {}
+    weights: dict[str, float] = Field(default={})
     """Weights of built-in signals, 0 to 1, instead of their own; 0 switches one off."""
-    patterns: list[CustomPattern] = []
+    patterns: list[CustomPattern] = Field(default=[])
     """More patterns."""
-    trusted: list[str] = []
+    trusted: list[str] = Field(default=[])
     """Names or globs of tools, prompts and resources whose content is not looked at."""
-    max_text_chars: int = Field(default=1_000_000, ge=1)
-    """Characters that are searched in one payload."""
-    on_oversize: Literal["deny", "allow"] = "deny"
-    """What becomes of a payload with more; `allow` searches the first ones and says so in the metadata."""
 
     @field_validator("weights")
     @classmethod
@@ -76,14 +73,6 @@ class InjectionGuardSettings(BaseModel, extra="forbid", frozen=True):
         weights = {**WEIGHTS, **self.weights, **{each.name: each.weight for each in self.patterns}}
         _check_patterns(self.patterns)
         return InjectionScorer([*PATTERNS, *own], weights)
-
-
-class _Texts(NamedTuple):
-    """What there is to search."""
-
-    leaves: list[Leaf]
-    excess: str
-    """What there is too much of; empty when everything is searched."""
 
 
 class InjectionGuardPlugin(Guard):
@@ -119,7 +108,7 @@ class InjectionGuardPlugin(Guard):
         metadata = {self.name: told} if verdict.signals else {}
         if texts.excess:
             if settings.on_oversize == "deny" and settings.action != "report":
-                return _too_large(texts.excess, settings.max_text_chars)
+                return too_large("injection guard", texts.excess, settings.max_text_chars)
             metadata = {self.name: {**metadata.get(self.name, {}), "not_searched": texts.excess}}
         if settings.action == "clean":
             return self._cleaned(call, verdict, metadata)
@@ -173,20 +162,8 @@ class InjectionGuardPlugin(Guard):
         values = content_of(call.payload).values(call.payload)
         return chain.from_iterable(leaves(value, name) for name, value in values.items())
 
-    def _gathered(self, call: GuardedCall) -> _Texts:
-        """The strings up to a number of characters, and what there is too much of, if anything."""
-        limit = self._settings.max_text_chars
-        found: list[Leaf] = []
-        left = limit
-        try:
-            for leaf in self._texts(call):
-                found.append(leaf if len(leaf.text) <= left else leaf._replace(text=leaf.text[:left]))
-                left -= len(leaf.text)
-                if left < 0:
-                    return _Texts(found, f"more than {limit} characters of text")
-        except StructureTooLargeError as error:
-            return _Texts(found, str(error))
-        return _Texts(found, "")
+    def _gathered(self, call: GuardedCall) -> Texts:
+        return gathered(self._texts(call), self._settings.max_text_chars)
 
 
 class _Cleaning:
@@ -200,18 +177,11 @@ class _Cleaning:
 
 
 def _check_patterns(patterns: list[CustomPattern]) -> None:
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
     for each in patterns:
         try:
-            compiled = re2.compile(each.pattern, options)
-        except re2.error as error:
-            raise ValueError(
-                f"pattern `{each.pattern}` of signal `{each.name}` is not RE2 syntax;"
-                " look-around and back-references have no linear-time form"
-            ) from error
+            compiled = compile_linear(each.pattern)
+        except ValueError as error:
+            raise ValueError(f"pattern `{each.pattern}` of signal `{each.name}` is {error}") from error
         if compiled.search(b""):
             raise ValueError(f"pattern `{each.pattern}` of signal `{each.name}` matches everything")
 
@@ -227,13 +197,3 @@ def _denial(verdict: Verdict, metadata: dict[str, Any]) -> PluginResult[Any]:
     )
     numbers = {"score": verdict.score, "signals": len(names)}
     return PluginResult(continue_processing=False, violation=violation, metadata=metadata, denial_metadata=numbers)
-
-
-def _too_large(what: str, limit: int) -> PluginResult[Any]:
-    violation = PluginViolation(
-        reason="Content too large for the injection guard",
-        description=f"Content that was not searched in full is not passed on: {what}.",
-        code=CODE_TOO_LARGE,
-        details={"max_text_chars": limit},
-    )
-    return PluginResult(continue_processing=False, violation=violation)

@@ -9,12 +9,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cpex.builtins.security.hidden_text import hidden_in, invisible_signals
 from cpex.builtins.security.injection_patterns import InjectionPattern
 from cpex.builtins.security.normalise import plain, skeleton
-from cpex.builtins.security.pattern_set import PatternSet
+from cpex.builtins.security.pattern_set import PatternSet, compile_linear
 from cpex.builtins.text import Leaf
 
 __all__ = ["InjectionScorer", "Signal", "Verdict"]
@@ -61,7 +61,7 @@ class InjectionScorer:
         self._weights = {name: weight for name, weight in weights.items() if weight > 0}
         self._patterns = [each for each in patterns if each.signal in self._weights]
         self._set = PatternSet(each.pattern for each in self._patterns)
-        self._single = [_compiled(each.pattern) for each in self._patterns]
+        self._single = [compile_linear(each.pattern) for each in self._patterns]
 
     def judge(self, leaves: Iterable[Leaf]) -> Verdict:
         """Score texts that are read one after the other."""
@@ -130,12 +130,3 @@ def _readings(text: str) -> Iterator[str]:
     yield simple.lower()
     if not simple.isascii() and (bare := skeleton(simple)) is not simple:
         yield bare.lower()
-
-
-def _compiled(pattern: str) -> Any:
-    import re2
-
-    options = re2.Options()
-    options.log_errors = False
-    options.never_capture = True
-    return re2.compile(pattern, options)

@@ -1,11 +1,11 @@
-"""Many patterns as one automaton: which of them occur in a text, in one pass that no text can stretch."""
+"""Patterns that no text can stall: one by itself, and many as one automaton that tells which of them occur."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["PatternSet"]
+__all__ = ["PatternSet", "compile_linear"]
 
 _MAX_MEMORY = 64 << 20
 """Bytes that the automaton may cache states in."""
@@ -60,3 +60,21 @@ class PatternSet:
             MemoryError: The engine gave up, so it is not known whether one does.
         """
         return bool(self.found_in(data))
+
+
+def compile_linear(pattern: str) -> Any:
+    """One pattern, for `search`, `finditer` and `sub` on bytes of UTF-8.
+
+    In bytes, because a search in text would count its characters anew for every match.
+
+    Raises:
+        ValueError: It is not RE2 syntax, said so that it can stand behind "the pattern is".
+    """
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        return re2.compile(pattern, options)
+    except re2.error as error:
+        raise ValueError("not RE2 syntax; look-around and back-references have no linear-time form") from error

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from cpex.builtins.security.pattern_set import PatternSet
+from cpex.builtins.security.pattern_set import PatternSet, compile_linear
 from cpex.builtins.security.secret_rules import NAMED, SecretRule, name_pattern
 
 __all__ = ["HIGH_ENTROPY", "Finding", "SecretFinder", "SecretRedaction", "label"]
@@ -45,17 +45,15 @@ class SecretFinder:
 
     def __init__(self, rules: Collection[SecretRule], types: Collection[str]) -> None:
         """Compile what is needed for `types`, which may name `NAMED` and `HIGH_ENTROPY` as well."""
-        import re2
-
         self._rules = [rule for rule in rules if rule.type in types]
         names = name_pattern()
         assigned = (
             rf"(?i)(?:{names})[\"'\]]{{0,2}}\s{{0,3}}(?::=|=>|=|:)\s{{0,3}}[\"'`]?([^\s\"'`,;<>{{}}\[\]()$]{{6,}})"
         )
         self._named = NAMED in types
-        self._name = re2.compile(rf"(?i)(?:{names})\s*$")
-        self._assigned = re2.compile(assigned)
-        self._random = re2.compile(r"[A-Za-z0-9+/_-]{20,}={0,2}") if HIGH_ENTROPY in types else None
+        self._name = compile_linear(rf"(?i)(?:{names})\s*$")
+        self._assigned = compile_linear(assigned)
+        self._random = compile_linear(r"[A-Za-z0-9+/_-]{20,}={0,2}") if HIGH_ENTROPY in types else None
         # What is found in running text is looked for with everything else, as the last of the set.
         self._any = PatternSet([*(rule.pattern for rule in self._rules), *([assigned] if self._named else [])])
         self._is_telling = lru_cache(_KEYS_REMEMBERED)(

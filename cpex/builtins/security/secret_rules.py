@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from cpex.builtins.security.pattern_set import compile_linear
+
 __all__ = ["NAMED", "OPTIONAL_TYPES", "SecretRule", "known_types", "name_pattern", "secret_rules"]
 
 logger = logging.getLogger(__name__)
@@ -115,14 +117,9 @@ def secret_rules() -> list[SecretRule]:
 
 
 def _rule(type_: str, pattern: str) -> SecretRule | None:
-    import re2
-
-    options = re2.Options()
-    # RE2 would write its own complaints to standard error.
-    options.log_errors = False
     try:
-        return SecretRule(type_, pattern, re2.compile(pattern, options))
-    except re2.error:
+        return SecretRule(type_, pattern, compile_linear(pattern))
+    except ValueError:
         logger.warning("a pattern of detect-secrets for `%s` cannot be run in linear time and is left out", type_)
         return None
 

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from cpex.builtins.guard import Guard
 from cpex.builtins.privacy.pii_redaction import PIIRedactionPlugin
+from cpex.builtins.security.circuit_breaker import CircuitBreakerPlugin
 from cpex.builtins.security.content_policy import ContentPolicyPlugin
+from cpex.builtins.security.injection_guard import InjectionGuardPlugin
+from cpex.builtins.security.rate_limit import RateLimitPlugin
+from cpex.builtins.security.secrets import SecretsPlugin
 from cpex.builtins.security.token_budget import TokenBudgetPlugin
 from cpex.builtins.security.tool_allow_list import ToolAllowListPlugin
-from cpex.framework import PluginContext
+from cpex.framework import (
+    AgentPostInvokePayload,
+    AgentPreInvokePayload,
+    GlobalContext,
+    PluginConfig,
+    PluginContext,
+    PluginPayload,
+    PromptPosthookPayload,
+    PromptPrehookPayload,
+    ResourcePostFetchPayload,
+    ResourcePreFetchPayload,
+    TenantPluginManager,
+    ToolPostInvokePayload,
+    ToolPreInvokePayload,
+)
+from cpex.framework.cmf.message import Message, Role, ToolCall, ToolCallContentPart
+from cpex.framework.hooks.message import MessagePayload
+from cpex.framework.models import Config
 from cpex.testing import (
     PluginHarness,
     assert_changed,
@@ -80,3 +104,38 @@ async def test_a_redacted_prompt_is_still_read_by_attribute() -> None:
 async def test_an_agent_is_given_only_allowed_tools() -> None:
     async with guards("tools", hook="agent_pre_invoke", allowed_tools=["a"]) as harness:
         assert_changed(await harness.call("agent_pre_invoke", tools=["a", "b"]), tools=["a"])
+
+
+SHORT_NAMES: dict[str, type[Guard]] = {
+    "security.CircuitBreakerPlugin": CircuitBreakerPlugin,
+    "security.ContentPolicyPlugin": ContentPolicyPlugin,
+    "security.InjectionGuardPlugin": InjectionGuardPlugin,
+    "security.RateLimitPlugin": RateLimitPlugin,
+    "security.SecretsPlugin": SecretsPlugin,
+    "security.TokenBudgetPlugin": TokenBudgetPlugin,
+    "security.ToolAllowListPlugin": ToolAllowListPlugin,
+}
+PAYLOADS: dict[str, PluginPayload] = {
+    "tool_pre_invoke": ToolPreInvokePayload(name="t", args={"q": "x"}),
+    "tool_post_invoke": ToolPostInvokePayload(name="t", result={"content": "x"}),
+    "prompt_pre_fetch": PromptPrehookPayload(prompt_id="p", args={"q": "x"}),
+    "prompt_post_fetch": PromptPosthookPayload(prompt_id="p", result={"messages": []}),
+    "resource_pre_fetch": ResourcePreFetchPayload(uri="file:///x"),
+    "resource_post_fetch": ResourcePostFetchPayload(uri="file:///x", content="x"),
+    "agent_pre_invoke": AgentPreInvokePayload(agent_id="a", messages=[], tools=["t"]),
+    "agent_post_invoke": AgentPostInvokePayload(agent_id="a", messages=[]),
+}
+
+
+@pytest.mark.parametrize("name", SHORT_NAMES)
+async def test_each_guard_loads_by_its_short_name_and_serves_every_hook_that_it_says(name: str) -> None:
+    hooks = list(SHORT_NAMES[name].guards)
+    manager = TenantPluginManager(Config(plugins=[PluginConfig(name="g", kind=name, hooks=hooks)]))
+    await manager.initialize()
+    call = ToolCallContentPart(content=ToolCall(tool_call_id="1", name="t", arguments={"q": "x"}))
+    message = MessagePayload(message=Message(role=Role.ASSISTANT, content=[call]))
+    for hook in hooks:
+        result, _ = await manager.invoke_hook(hook, PAYLOADS.get(hook, message), GlobalContext(request_id="r"))
+        assert [record.status.value for record in result.executions] == ["completed"], hook
+        assert (result.continue_processing, result.modified_payload) == (True, None), hook
+    await manager.shutdown()

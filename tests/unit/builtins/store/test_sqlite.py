@@ -28,6 +28,16 @@ async def test_the_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     assert modes == {0o600}
 
 
+async def test_the_file_has_a_write_ahead_log(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "state.db")
+    await store.add("a", 1, now_s=0)
+    assert (tmp_path / "state.db-wal").exists()
+    reader = sqlite3.connect(tmp_path / "state.db")
+    assert reader.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    reader.close()
+    await store.close()
+
+
 async def test_closing_ends_the_thread_and_leaves_one_file(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "state.db")
     await store.add("a", 1, now_s=0)
