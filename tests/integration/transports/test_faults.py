@@ -7,16 +7,14 @@ import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
-from integration.transports.servers import NAME, PLUGINS, SERVERS, Entry, ServerProcess
+from integration.transports.hosts import call, host, manager_for
+from integration.transports.servers import NAME, SERVERS, ServerProcess
 from support import other_tasks
 
-from cpex.framework import GlobalContext, PluginError, ToolPreInvokePayload
+from cpex.framework import PluginError
 from cpex.framework.errors import PluginLoadError
 from cpex.framework.manager import TenantPluginManager
 
@@ -29,33 +27,6 @@ async def server(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     if process.child is not None and process.child.returncode is None:
         process.signal(signal.SIGCONT)
         await process.kill()
-
-
-def manager_for(folder: Path, entry: Entry, **local: Any) -> TenantPluginManager:
-    """A host with that plugin, not yet started."""
-    path = folder / "host.yaml"
-    plugin = {"name": NAME, **entry, **local}
-    path.write_text(yaml.safe_dump({"plugin_dirs": [str(PLUGINS)], "plugins": [plugin]}), encoding="utf-8")
-    return TenantPluginManager(str(path))
-
-
-@asynccontextmanager
-async def host(folder: Path, entry: Entry, **local: Any) -> AsyncIterator[TenantPluginManager]:
-    """The same, started; nothing of it is left behind."""
-    manager = manager_for(folder, entry, **local)
-    await manager.initialize()
-    try:
-        yield manager
-    finally:
-        await manager.shutdown()
-
-
-async def call(manager: TenantPluginManager, name: str, **args: Any) -> Any:
-    """Call the tool hook; the merged result. Nothing here may take longer than the test's patience."""
-    async with asyncio.timeout(20):
-        payload = ToolPreInvokePayload(name=name, args=args)
-        result, _ = await manager.invoke_hook("tool_pre_invoke", payload, GlobalContext(request_id="r"))
-    return result
 
 
 async def sooner_or_later(happens: Callable[[], Awaitable[bool]]) -> None:

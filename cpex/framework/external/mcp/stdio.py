@@ -159,12 +159,12 @@ class _Child(asyncio.SubprocessProtocol):
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """The child closed a pipe, most often by ending."""
         if fd == 1 and not self.exited.is_set():
-            self._end_soon("the server process closed its standard output")
+            self._end_soon()
 
     def process_exited(self) -> None:
         """The child has ended."""
         self.exited.set()
-        self._end_soon("")
+        self._end_soon()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The child has ended and every pipe is read to its end."""
@@ -225,8 +225,7 @@ class _Child(asyncio.SubprocessProtocol):
 
     # The end.
 
-    def _end_soon(self, reason: str) -> None:
-        self._reason = self._reason or reason
+    def _end_soon(self) -> None:
         if self._timer is None and not self.ended.is_set():
             self._timer = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._end)
 
@@ -235,7 +234,9 @@ class _Child(asyncio.SubprocessProtocol):
             self._timer.cancel()
         if self.ended.is_set():
             return
-        self._reason = reason or self._reason
+        if not reason and not self.exited.is_set():
+            reason = "the server process closed its standard output"
+        self._reason = reason
         self.ended.set()
         # Those who wait to write learn of it too.
         self.writable.set()
@@ -252,7 +253,7 @@ class _Child(asyncio.SubprocessProtocol):
         if self._reason:
             reason = self._reason
         elif status is None:
-            reason = "the server process was ended"
+            reason = "the server process is running no more"
         elif status < 0:
             reason = f"the server process was killed by {_signal_name(-status)}"
         else:
