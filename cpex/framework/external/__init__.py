@@ -11,18 +11,24 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cpex.framework.external.grpc.client import GrpcExternalPlugin as GrpcExternalPlugin
     from cpex.framework.external.mcp.client import ExternalPlugin
     from cpex.framework.registry import ExternalHookRef
 
 __all__ = ["ExternalHookRef", "ExternalPlugin"]
+# Beside these, `GrpcExternalPlugin` where the extra `grpc` is installed; a star import must work without it.
 
 _HOMES = {
     "ExternalHookRef": "cpex.framework.registry",
     "ExternalPlugin": "cpex.framework.external.mcp.client",
+    "GrpcExternalPlugin": "cpex.framework.external.grpc.client",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        try:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            raise AttributeError(f"{__name__}.{name} needs `{error.name}`, which is not installed") from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
