@@ -31,6 +31,7 @@ _DECIMAL = re.compile(r"[0-9]+\.[0-9]+")
 _EXTENSION = re.compile(r"(?:;ext=|,? {0,2}(?:ext(?:ension|n)?\.?|x|#)[ :.]{0,2})[0-9]{1,7}(?![0-9])", re.IGNORECASE)
 _ID_BEFORE = re.compile(r"[0-9][A-Za-z]{0,4}-\Z")
 """What goes before the digits of an identifier such as `d753d9d-5293-4530`."""
+_DEFAULT_REGIONS = ("US",)
 _MARKS = frozenset("_*")
 
 
@@ -42,19 +43,30 @@ class _Group(NamedTuple):
 class PhoneFinder:
     """Finds numbers in international form, and in the national form of some regions."""
 
+    _is_prepared = False
+
     def __init__(self, regions: Sequence[str]) -> None:
         """Prepare for `regions`: two-letter codes whose numbers are recognised without a country code.
 
         Raises:
             ValueError: A region is not known to the library.
         """
-        self._plans = [plan_of(region) for region in regions]
+        self._regions = tuple(regions)
+        if self._regions != _DEFAULT_REGIONS:
+            # Unknown regions stop the start; the default is known, and most text never needs the large library.
+            self._prepare()
+
+    def _prepare(self) -> None:
+        self._plans = [plan_of(region) for region in self._regions]
         self._lengths = frozenset(length for plan in self._plans for length in plan.lengths)
         self._abroad = re.compile("|".join(plan.abroad.pattern for plan in self._plans) or "(?!)")
+        self._is_prepared = True
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """Spans of phone numbers, in order."""
         for run in _RUN.finditer(text):
+            if not self._is_prepared:
+                self._prepare()
             groups = [_Group(*match.span()) for match in _GROUP.finditer(text, *run.span())]
             first = 0
             while first < len(groups):

@@ -2,6 +2,9 @@
 # ruff: noqa: RUF001
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -158,3 +161,18 @@ def test_findings_are_in_order_and_never_overlap(text: str) -> None:
 )
 def test_long_runs_of_almost_anything_are_answered(piece: str) -> None:
     assert found(piece * (100_000 // len(piece))) == []
+
+
+def test_the_numbering_plans_are_loaded_when_a_text_needs_them() -> None:
+    program = (
+        "import sys\n"
+        "from cpex.builtins.privacy.kinds import PiiType\n"
+        "from cpex.builtins.privacy.recognisers import Recognisers\n"
+        "recognisers = Recognisers(list(PiiType))\n"
+        "recognisers.find('joe@example.com at 12:30')\n"
+        "print('phonenumbers' in sys.modules)\n"
+        "recognisers.find('212-736-5000')\n"
+        "print('phonenumbers' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "False\nTrue\n"), done.stderr
