@@ -58,6 +58,8 @@ class Journal:
         self._kept = 0
         """Of these, how many the disk has confirmed."""
         self._fd: int | None = None
+        self._pid = os.getpid()
+        """The process that opened the file."""
         self._open = False
         self._head: Head | None = None
         """The last line that this process knows of, in whichever file."""
@@ -183,6 +185,7 @@ class Journal:
     def _lock(self, blocking: bool) -> bool:
         """Lock the file that the path names now, which may be another one than at the last append."""
         flags = fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB
+        self._leave_parent()
         while True:
             if self._fd is None:
                 self._fd = self._open_file()
@@ -193,6 +196,13 @@ class Journal:
             if names(self.path, self._fd):
                 return True
             self._leave()
+
+    def _leave_parent(self) -> None:
+        """After a fork, open the file anew: a lock belongs to the open file, and parent and child would share it."""
+        if self._fd is not None and self._pid != os.getpid():
+            # No unlocking: it may be the parent's turn.
+            os.close(self._fd)
+            self._fd, self._size = None, _UNKNOWN
 
     def _unlock(self) -> None:
         if self._fd is not None:
@@ -206,6 +216,7 @@ class Journal:
             raise OSError(errno.EINVAL, "not a regular file", str(self.path))
         if is_new:
             self._sync_folder()
+        self._pid = os.getpid()
         return fd
 
     def _leave(self) -> None:

@@ -8,6 +8,9 @@ from typing import Any
 
 from cpex.framework import clock
 
+# `json.dumps` would make an encoder for every record.
+_ENCODER = json.JSONEncoder(ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
 
 def timestamp() -> str:
     """The framework's time in UTC, to the microsecond.
@@ -25,4 +28,4 @@ def encode(record: dict[str, Any]) -> bytes:
     Raises:
         ValueError: A number is not one of JSON's; `plain` leaves none.
     """
-    return json.dumps(record, ensure_ascii=True, allow_nan=False, separators=(",", ":")).encode("ascii") + b"\n"
+    return _ENCODER.encode(record).encode("ascii") + b"\n"

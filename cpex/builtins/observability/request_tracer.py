@@ -135,7 +135,8 @@ class RequestTracerPlugin(HookObserver):
         span = operation.value.made(self._source, began_ns)
         _note_decision(operation.value, span, outcome)
         self._hook_spans.settle()
-        if self._settings.plugin_spans and not in_live_call():
+        # What is not sampled, or goes nowhere, needs no spans below it.
+        if self._settings.plugin_spans and span.is_recording() and not in_live_call():
             self._hook_spans.add(span, outcome, began_ns, decided_ns)
         if not self._turn_is_coming(outcome):
             operation.seen.add((outcome.hook, "turn"))

@@ -153,6 +153,36 @@ def test_processes_that_write_at_once_make_one_chain(log: Path, rotate: int) -> 
     assert (found.broken, found.records, found.head.seq) == (None, 150, 150)
 
 
+FORKING = """
+import os, sys
+from pathlib import Path
+from cpex.builtins.observability._chain import Chain
+from cpex.builtins.observability._journal import Journal
+from cpex.builtins.observability._records import encode
+
+journal = Journal(Path(sys.argv[1]), chain=Chain())
+journal.open()
+journal.append(encode({"from": "parent"}))
+children = []
+for name in "abc":
+    child = os.fork()
+    if child == 0:
+        for number in range(3000):
+            journal.append(encode({"from": name, "n": number}))
+        os._exit(0)
+    children.append(child)
+for number in range(3000):
+    journal.append(encode({"from": "parent", "n": number}))
+sys.exit(max(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+def test_workers_that_were_forked_off_with_an_open_log_make_one_chain(log: Path) -> None:
+    subprocess.run([sys.executable, "-c", FORKING, str(log)], timeout=60, check=True)
+    found = verify_audit_log(log)
+    assert (found.broken, found.records) == (None, 12_001)
+
+
 def test_the_chain_goes_on_over_rotated_files_and_restarts(log: Path) -> None:
     for number in range(9):
         write(log, {"n": number}, rotate_bytes=500, rotate_keep=2)
