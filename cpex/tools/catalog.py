@@ -157,7 +157,8 @@ class PluginCatalog:
             manifest = self._unpacked_manifest(archive, Path(scratch) / "unpacked", name, convert)
             manifest.package_info = info
             extra = ["--extra-index-url", f"{integrity.index_url()}/"] if use_pytest else []
-            path = self._install(manifest, [str(archive)], requirement, [*index, *extra])
+            source = manifest_in(Path(scratch) / "unpacked").parent
+            path = self._install(manifest, [str(archive)], requirement, [*index, *extra], source)
             self._into_catalogue(manifest, Path(scratch) / "unpacked")
         return manifest, path
 
@@ -174,7 +175,8 @@ class PluginCatalog:
                 logger.info("SHA-256 of %s: %s", archive.name, integrity.compute_file_hash(archive))
             manifest = self._unpacked_manifest(archive, Path(scratch) / "unpacked", source.name, convert)
             manifest.git_repo = source.repository.model_copy(update={"git_branch_tag_commit": commit or source.ref})
-            path = self._install(manifest, [requirement], requirement)
+            source_folder = manifest_in(Path(scratch) / "unpacked").parent
+            path = self._install(manifest, [requirement], requirement, source=source_folder)
             self._into_catalogue(manifest, Path(scratch) / "unpacked")
         return manifest, path
 
@@ -264,7 +266,7 @@ class PluginCatalog:
 
     def _isolated(self, manifest: PluginManifest) -> IsolatedVenvPlugin:
         config = manifest.create_instance_config(manifest.suggest_instance_name(), PluginMode.SEQUENTIAL)
-        return IsolatedVenvPlugin(config=config, plugin_dirs=[str(self.plugin_folder)])
+        return IsolatedVenvPlugin(config=config, plugin_dirs=[str(self.plugin_folder.resolve())])
 
     def _prepare_folder(self, manifest: PluginManifest, folder: Path, source: Path | None) -> None:
         """Put beside the environment what decides whether it is still good: manifest and requirements."""

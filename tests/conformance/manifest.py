@@ -26,6 +26,7 @@ class Requirement:
 
     id: str
     """`D…`: a decision about where to depart from release 0.1. `M…`: a weakness of its message format that is mended.
+    `P…`: a defect of its decision points, command line and templates that is mended.
     `V…`: a hazard of its isolated plugins that is closed.
     `S…`: a scenario of it that is kept."""
     behaviour: str

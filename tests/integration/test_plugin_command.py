@@ -90,11 +90,10 @@ class Shop:
         done = self.run(*arguments, "--json")
         return json.loads(done.stdout)
 
-    def publish(self, version: str = "1.0", name: str = "my-guard", **changes: Any) -> Path:
-        package = name.replace("-", "_")
+    def publish(self, version: str = "1.0", files: dict[str, str] | None = None, **changes: Any) -> Path:
         text = yaml.safe_dump({**MANIFEST, "version": version, **changes})
-        files = {f"{package}/__init__.py": "", f"{package}/plugin.py": CLASS, f"{package}/plugin-manifest.yaml": text}
-        return make_wheel(self.index.folder, name, version, files)
+        code = {"my_guard/__init__.py": "", "my_guard/plugin.py": CLASS, "my_guard/plugin-manifest.yaml": text}
+        return make_wheel(self.index.folder, "my-guard", version, {**code, **(files or {})})
 
     def config(self) -> str:
         return (self.folder / "plugins" / "config.yaml").read_text()
@@ -119,6 +118,7 @@ def failed(done: subprocess.CompletedProcess[str], code: int, text: str) -> None
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.conformance("P11", "P14", "P20", "P23")
 def test_a_package_of_the_index_is_installed_configured_listed_and_removed(shop: Shop) -> None:
     shop.write_config()
     shop.publish()
@@ -126,6 +126,7 @@ def test_a_package_of_the_index_is_installed_configured_listed_and_removed(shop:
     assert (done.returncode, done.stdout) == (0, "✅ my-guard installation complete.\n"), done.stderr
     assert "Package integrity verification: enabled" in done.stderr
     assert "is not confirmed" not in done.stderr
+    assert [path for path in shop.index.asked if path.startswith("/files/")] == ["/files/my_guard-1.0-py3-none-any.whl"]
     assert shop.config().startswith(CONFIG.replace("# Mine.\n", "# Mine.\nplugin_dirs: [plugins]\n"))
     entry = yaml.safe_load(shop.config())["plugins"][1]
     assert entry == {
@@ -169,13 +170,16 @@ def test_a_package_of_the_index_is_installed_configured_listed_and_removed(shop:
 
 
 def test_a_class_path_gets_an_environment_of_its_own(shop: Shop) -> None:
-    shop.publish()
+    make_wheel(shop.index.folder, "helper", "1.0", {"helper.py": ""})
+    shop.publish(default_config={"requirements_file": "needs.txt"}, files={"my_guard/needs.txt": "helper\n"})
     done = shop.run("install", "my-guard", "-t", "pypi")
     assert done.returncode == 0, done.stderr
     (entry,) = yaml.safe_load(shop.config())["plugins"]
     assert (entry["kind"], entry["config"]["class_name"]) == ("isolated_venv", "my_guard.plugin.Guard")
     home = shop.folder / "plugins" / "my_guard"
-    assert list((home / ".venv").glob("lib/python*/site-packages/my_guard/plugin.py"))
+    (packages,) = (home / ".venv").glob("lib/python*/site-packages")
+    assert (packages / "my_guard" / "plugin.py").exists()
+    assert (packages / "helper.py").exists(), "what the plugin's requirements file lists"
     record = json.loads((home / ".cpex" / "venv_cache" / ".venv_metadata.json").read_text())
     assert record["installed"] == ["my-guard"]
     assert (home / "my_guard-plugin-Guard.plugin-manifest.yaml").exists()
@@ -185,6 +189,7 @@ def test_a_class_path_gets_an_environment_of_its_own(shop: Shop) -> None:
     assert not (home / ".venv").exists()
 
 
+@pytest.mark.conformance("P16")
 def test_a_package_that_was_changed_on_its_way_is_not_installed(shop: Shop) -> None:
     shop.write_config()
     wheel = shop.publish()
@@ -195,6 +200,7 @@ def test_a_package_that_was_changed_on_its_way_is_not_installed(shop: Shop) -> N
     assert shop.nothing_changed()
 
 
+@pytest.mark.conformance("P7", "P16")
 def test_what_cannot_be_compared_is_told_and_in_strict_mode_refused(shop: Shop) -> None:
     shop.write_config()
     shop.publish()
@@ -218,6 +224,7 @@ def test_what_cannot_be_compared_is_told_and_in_strict_mode_refused(shop: Shop) 
         ({"available_hooks": "x"}, "Failed to validate manifest of my-guard"),
     ],
 )
+@pytest.mark.conformance("P16", "P18")
 def test_a_manifest_that_is_none_stops_the_installation(shop: Shop, changes: Any, text: str) -> None:
     shop.write_config()
     shop.publish(**changes)
@@ -236,6 +243,7 @@ def test_a_configuration_that_cannot_be_edited_stops_it_before_anything_is_insta
     assert shop.json("list") == {"plugins": []}
 
 
+@pytest.mark.conformance("P22")
 def test_a_folder_is_installed_so_that_its_changes_count(shop: Shop) -> None:
     made = subprocess.run(
         [sys.executable, "-m", "cpex.tools.cli", "bootstrap", "-d", "my_guard", "--no_input"],
@@ -262,6 +270,22 @@ def usual_index() -> str:
     from cpex.tools.integrity import index_url
 
     return index_url()
+
+
+@pytest.mark.conformance("P21")
+def test_a_source_archive_is_taken_aloud_where_there_is_no_wheel(shop: Shop, repository: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    build = "from setuptools.build_meta import build_sdist; build_sdist('dist')"
+    tool = tmp_path / "tool"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--target", str(tool), "setuptools>=77"], check=True)
+    variables = {**os.environ, "PYTHONPATH": str(tool)}
+    subprocess.run([sys.executable, "-c", build], cwd=source, env=variables, check=True, capture_output=True)
+    links = f"{source / 'dist'} {os.environ.get('PIP_FIND_LINKS', '')}".strip()
+    shop.variables = {"PIP_INDEX_URL": usual_index(), "PIP_FIND_LINKS": links}
+    done = shop.run("install", "my-guard@==1.0", "-t", "pypi", "--no-convert")
+    assert done.returncode == 0, done.stderr
+    assert "has no wheel for this interpreter; its source archive is taken" in done.stderr
+    assert shop.has("my-guard")
 
 
 @pytest.mark.parametrize(
@@ -354,6 +378,7 @@ def catalogue(shop: Shop, **versions: str) -> None:
         (folder / "plugin-manifest.yaml").write_text(yaml.safe_dump(document))
 
 
+@pytest.mark.conformance("P13", "P24")
 def test_the_catalogue_is_searched_without_network_newest_first(shop: Shop) -> None:
     catalogue(shop, guard="1.9", guard_two="1.10")
     (shop.folder / "plugin-catalog" / "guard" / "plugin-manifest-2.yaml").write_text(
@@ -374,6 +399,7 @@ def test_the_catalogue_is_searched_without_network_newest_first(shop: Shop) -> N
     assert shop.index.asked == []
 
 
+@pytest.mark.conformance("P13")
 def test_of_several_plugins_none_is_taken_at_random(shop: Shop) -> None:
     catalogue(shop, guard_one="1.0", guard_two="1.10")
     failed(shop.run("install", "guard", "-y"), 2, "`guard` means guard_one, guard_two; name one of them")
@@ -395,12 +421,14 @@ def test_of_several_plugins_none_is_taken_at_random(shop: Shop) -> None:
         (("refresh",), 4, "set PLUGINS_GITHUB_TOKEN"),
     ],
 )
+@pytest.mark.conformance("P9")
 def test_each_way_to_fail_has_its_code_and_a_sentence(
     shop: Shop, arguments: tuple[str, ...], code: int, text: str
 ) -> None:
     failed(shop.run(*arguments), code, text)
 
 
+@pytest.mark.conformance("P12")
 def test_reading_makes_no_folder_and_json_is_one_document(shop: Shop) -> None:
     done = shop.run("list", "--json")
     assert (json.loads(done.stdout), done.returncode) == ({"plugins": []}, 0)

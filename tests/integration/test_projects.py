@@ -56,6 +56,7 @@ def test_the_starter_passes_its_own_checks_in_a_fresh_environment(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", template_types())
+@pytest.mark.conformance("P22")
 def test_a_bootstrapped_project_passes_its_own_test_and_check(tmp_path: Path, kind: str) -> None:
     done = bootstrap(tmp_path, "-d", "my_filter", "-t", kind, "--no_input")
     assert (done.returncode, done.stdout, done.stderr) == (0, "wrote my_filter\n", "")
@@ -86,6 +87,7 @@ def test_names_with_quotes_and_colons_break_no_file(tmp_path: Path) -> None:
         assert project["authors"] == [{"name": 'Ada "A: B" # Löve'}]
 
 
+@pytest.mark.conformance("P10")
 def test_an_author_that_git_does_not_know_is_to_be_changed(tmp_path: Path) -> None:
     nobody = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "HOME": str(tmp_path)}
     assert bootstrap(tmp_path, "--no_input", **nobody).returncode == 0
@@ -104,6 +106,7 @@ def test_an_author_that_git_does_not_know_is_to_be_changed(tmp_path: Path) -> No
         (("-u", "file:///nowhere/at/all", "-d", "x", "--no_input"), 4, "Failed to create plugin project: "),
     ],
 )
+@pytest.mark.conformance("P23")
 def test_what_cannot_be_made_is_told_and_leaves_nothing(
     tmp_path: Path, options: tuple[str, ...], code: int, text: str
 ) -> None:

@@ -110,6 +110,7 @@ async def test_the_decision_decides_and_the_context_says_why(
 
 
 @pytest.mark.parametrize("decision", ["false", "true", 1, 0, None, [], {"allow": True}])
+@pytest.mark.conformance("P5")
 async def test_a_decision_that_is_no_boolean_is_none(serve: Serve, decision: Any) -> None:
     name = type(decision).__name__
     with pytest.raises(PdpError, match=rf"^AuthZen bad response: `decision` must be true or false, not {name} \(http:"):

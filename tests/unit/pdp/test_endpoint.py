@@ -24,6 +24,7 @@ Serve = Callable[[Engine], PdpServer]
         ("a\r\nHost: evil", "/v1/data/tools/a%0D%0AHost%3A%20evil/allow?who=ann"),
     ],
 )
+@pytest.mark.conformance("P3")
 async def test_a_value_is_one_segment_whatever_is_in_it(serve: Serve, tool: str, path: str) -> None:
     server = serve(opa({f"tools/{tool}/allow?who=ann": lambda _: True}))
     resolver = OpaResolver(server.url + "/v1/data/tools/{tool}/allow?who={who}", timeout_ms=10_000)
@@ -41,6 +42,7 @@ async def test_a_value_is_one_segment_whatever_is_in_it(serve: Serve, tool: str,
         ({"tool": ""}, "the endpoint needs `tool`, and '' cannot be a part of a path"),
     ],
 )
+@pytest.mark.conformance("P2")
 async def test_what_cannot_fill_a_placeholder_is_not_asked(serve: Serve, facts: dict[str, Any], text: str) -> None:
     server = serve(opa({}))
     resolver = OpaResolver(server.url + "/v1/data/{tool}")
@@ -66,6 +68,7 @@ async def test_what_cannot_fill_a_placeholder_is_not_asked(serve: Serve, facts: 
         ("", "endpoint cannot be empty"),
     ],
 )
+@pytest.mark.conformance("P1", "P2")
 def test_an_endpoint_that_cannot_be_meant_is_refused_at_construction(endpoint: str, text: str) -> None:
     with pytest.raises(ValueError, match=text):
         OpaResolver(endpoint)

@@ -57,6 +57,7 @@ BAD_REPLIES = [
 
 
 @pytest.mark.parametrize(("reply", "text", "short"), BAD_REPLIES)
+@pytest.mark.conformance("P4")
 async def test_an_answer_that_is_none_is_an_error_or_let_pass_aloud(
     serve: Serve, adapter: type[HttpResolver], caplog: pytest.LogCaptureFixture, reply: Reply, text: str, short: str
 ) -> None:
@@ -89,6 +90,7 @@ async def test_a_server_that_hangs_is_left_at_the_deadline(serve: Serve, adapter
     assert error.cause is error.__cause__ is not None
 
 
+@pytest.mark.conformance("P4")
 async def test_a_server_that_sends_byte_after_byte_is_left_at_the_same_deadline(
     serve: Serve, adapter: type[HttpResolver]
 ) -> None:
@@ -159,6 +161,7 @@ class Endless(dict[str, Any]):
 
 
 @pytest.mark.parametrize("facts", [{"x": {1, 2}}, {"x": float("nan")}, {"x": object()}, Endless()], ids=str)
+@pytest.mark.conformance("P4")
 async def test_facts_that_are_no_json_are_bad_input(
     serve: Serve, adapter: type[HttpResolver], facts: dict[str, Any]
 ) -> None:

@@ -56,6 +56,7 @@ async def test_the_facts_arrive_unchanged_as_input(serve: Serve) -> None:
         ({"allow": True, "deny": True}, False, None),
     ],
 )
+@pytest.mark.conformance("P6")
 async def test_a_boolean_or_an_object_decides_and_any_denial_denies(
     serve: Serve, document: Any, allowed: bool, reason: str | None
 ) -> None:
@@ -77,6 +78,7 @@ async def test_a_boolean_or_an_object_decides_and_any_denial_denies(
         (UNDEFINED, "result is undefined"),
     ],
 )
+@pytest.mark.conformance("P5")
 async def test_what_is_no_boolean_denies_and_is_told(
     serve: Serve, caplog: pytest.LogCaptureFixture, document: Any, what: str
 ) -> None:

@@ -51,6 +51,7 @@ def names(text: str) -> list[str]:
     return [each.name for each in config.plugins or []]
 
 
+@pytest.mark.conformance("P15")
 def test_a_new_plugin_comes_last_and_the_rest_stays_letter_by_letter(path: Path) -> None:
     edit = ConfigEdit(path)
     edit.add(ENTRY)
@@ -118,6 +119,7 @@ def test_however_an_empty_or_short_file_is_written_a_plugin_can_be_added(tmp_pat
     assert all(line in path.read_text() for line in before.splitlines() if line.startswith("#"))
 
 
+@pytest.mark.conformance("P15")
 def test_a_file_that_is_not_there_is_made_with_its_folder(tmp_path: Path) -> None:
     edit = ConfigEdit(tmp_path / "new" / "config.yaml")
     edit.add(ENTRY)

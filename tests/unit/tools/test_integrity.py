@@ -48,6 +48,7 @@ def test_a_file_is_hashed_and_what_cannot_be_is_told(file: Path, tmp_path: Path)
         compute_file_hash(file, "sha0")
 
 
+@pytest.mark.conformance("P19")
 def test_the_index_of_pip_is_asked_for_one_version_or_the_latest_page(index: PackageIndex) -> None:
     assert index_url() == index.url
     assert list(fetch_pypi_package_hashes("my-json", "1.0")) == ["my_json-1.0-py3-none-any.whl"]
