@@ -6,6 +6,7 @@ and in a message of the common format: texts with the places where they stand.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -18,6 +19,11 @@ from cpex.framework import Plugin, PluginContext, PluginPayload, PluginResult
 __all__ = ["Guard", "GuardedCall"]
 
 Handler = Callable[..., Awaitable[PluginResult[Any]]]
+
+# Where the data of a medium stand in a message, and data that are encoded: nothing in them reads as text, and there may
+# be megabytes of them. An address, or anything with blanks, is no such data.
+_MEDIUM = re.compile(r"(?:content\[\d+\]\.content\.messages\[\d+\]\.)*content\[\d+\]\.content\.data")
+_ENCODED = re.compile(r"[A-Za-z0-9+/_\r\n-]*={0,2}\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +45,8 @@ class GuardedCall:
     def texts(self) -> Iterator[Leaf]:
         """Every text of the content, dict keys included, in reading order.
 
+        The data of images and other media in a message are left out, but for the text that they hold.
+
         Raises:
             StructureTooLargeError: At the value that goes beyond the bounds of `cpex.builtins.text`.
         """
@@ -46,7 +54,8 @@ class GuardedCall:
             from cpex.framework.cmf.text import iter_text
 
             for found in iter_text(self.payload.message):
-                yield Leaf(found.text, None, place=found.path)
+                if not (_MEDIUM.fullmatch(found.path) and _ENCODED.fullmatch(found.text)):
+                    yield Leaf(found.text, None, place=found.path)
             return
         values = content_of(self.payload).values(self.payload)
         yield from chain.from_iterable(leaves(value, name) for name, value in values.items())

@@ -8,7 +8,7 @@ a closed circuit are counters that live for one window. Time comes in as an argu
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal
 
 from cpex.builtins.store.port import Store
@@ -148,4 +148,6 @@ class Circuit:
 
 
 def _read(text: str | None) -> _Record:
-    return _Record() if text is None else _Record(**json.loads(text))
+    known = {field.name for field in fields(_Record)}
+    # A newer worker on the same store may write more than is known here.
+    return _Record(**{name: value for name, value in json.loads(text or "{}").items() if name in known})

@@ -21,6 +21,9 @@ __all__ = ["RateLimitPlugin", "RateLimitSettings"]
 CODE = "RATE_LIMIT_EXCEEDED"
 _BEFORE_MESSAGES = ("cmf.tool_pre_invoke", "cmf.prompt_pre_fetch", "cmf.resource_pre_fetch", "cmf.llm_input")
 
+_ENDS = ("llm_output", "tool_post_invoke", "prompt_post_fetch", "resource_post_fetch")
+"""Where something ends that was counted when it began."""
+
 
 class RateLimitSettings(StoreSettings):
     """How often, how much at once, and for whom together."""
@@ -76,6 +79,8 @@ class RateLimitPlugin(Guard):
 
     async def on_hook(self, call: GuardedCall) -> PluginResult[Any]:
         """Count a call, or deny it."""
+        if call.hook == "evaluate" and call.stage in _ENDS:
+            return PluginResult()
         now_s = clock.now().timestamp()
         tightest: Taken | None = None
         for key, amount in self._buckets(call).items():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from typing import Any
@@ -17,7 +18,17 @@ from cpex.framework import (
     ToolPreInvokePayload,
     get_hook_registry,
 )
-from cpex.framework.cmf.message import Message, Role, TextContent, ToolCall, ToolCallContentPart
+from cpex.framework.cmf.message import (
+    DocumentContentPart,
+    DocumentSource,
+    ImageContentPart,
+    ImageSource,
+    Message,
+    Role,
+    TextContent,
+    ToolCall,
+    ToolCallContentPart,
+)
 from cpex.framework.hooks.message import MessageHookType, MessagePayload
 from cpex.framework.models import Config
 
@@ -56,6 +67,22 @@ async def test_a_guard_reads_messages_on_every_hook_that_has_them(hook: str) -> 
     assert ("content[0].text", "hello") in seen["texts"]
     assert ("content[1].content.arguments.q[0]", "deep") in seen["texts"]
     assert "7" not in [text for _, text in seen["texts"]], "ids are no content"
+
+
+def test_the_data_of_a_medium_are_read_only_for_the_text_in_them() -> None:
+    def texts(part_class: Any, source: Any) -> list[str]:
+        context = PluginContext(global_context=GlobalContext(request_id="r"))
+        call = GuardedCall("evaluate", message(part_class(content=source)), context)
+        return [leaf.text for leaf in call.texts()]
+
+    image = base64.b64encode(bytes(range(256)) * 4).decode()
+    document = base64.b64encode(b"read me").decode()
+    assert texts(ImageContentPart, ImageSource(type="base64", data=image)) == []
+    assert texts(DocumentContentPart, DocumentSource(type="base64", data=document)) == ["read me"]
+    assert texts(ImageContentPart, ImageSource(type="url", data="https://x.example/a.png")) == [
+        "https://x.example/a.png"
+    ]
+    assert texts(ImageContentPart, ImageSource(type="base64", data="no data but words")) == ["no data but words"]
 
 
 async def test_a_guard_reads_payloads_of_the_single_families() -> None:

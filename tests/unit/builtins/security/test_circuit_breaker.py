@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -11,7 +12,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from cpex.builtins.security.circuit_breaker import CircuitBreakerPlugin, says_failure
+from cpex.builtins.security.circuit import Circuit, Gate
+from cpex.builtins.security.circuit_breaker import CircuitBreakerPlugin, CircuitBreakerSettings, says_failure
+from cpex.builtins.store.memory import MemoryStore
 from cpex.framework import (
     GlobalContext,
     Plugin,
@@ -236,6 +239,14 @@ async def test_workers_share_circuits_and_one_of_them_makes_the_trial(
     assert sorted(trials) == [False, False, False, True]
     for worker in workers:
         await worker.shutdown()
+
+
+async def test_a_worker_reads_what_a_newer_one_has_written() -> None:
+    store, terms = MemoryStore(), CircuitBreakerSettings().terms
+    record = {"state": "open", "until_s": 100.0, "open_s": 10.0, "trial": "", "round": 1, "colour": "red"}
+    await store.compare_and_set("c", None, json.dumps(record), now_s=0)
+    assert await Circuit("c", terms).enter(store, "r", 90) == Gate(False, "open", 10.0)
+    assert await Circuit("c", terms).enter(store, "r", 100) == Gate(True, "half_open")
 
 
 @pytest.mark.parametrize(

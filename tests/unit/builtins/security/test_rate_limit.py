@@ -25,7 +25,7 @@ from cpex.framework import (
     clock,
 )
 from cpex.framework.cmf.message import Message, Role, ToolCall, ToolCallContentPart
-from cpex.framework.hooks.message import MessagePayload
+from cpex.framework.hooks.message import MessageHookType, MessagePayload
 from cpex.framework.models import Config
 
 Configure = Callable[..., PluginConfig]
@@ -178,6 +178,12 @@ async def test_a_message_that_no_bucket_can_hold_is_told_so(configure: Configure
     assert denied.violation.description == "Too many calls; no waiting helps, ask for fewer."
     assert denied.violation.http_headers is None
     assert await allowed(plugin, of(), tool="a") == [True]
+
+
+async def test_a_message_that_brings_an_answer_is_no_call(configure: Configure) -> None:
+    plugin = RateLimitPlugin(configure(burst_size=1, scope="user"))
+    answer = calling().model_copy(update={"hook": MessageHookType.TOOL_POST_INVOKE})
+    assert [(await plugin.evaluate(answer, of("ann"))).continue_processing for _ in range(3)] == [True] * 3
 
 
 async def test_a_message_that_names_nothing_is_one_call(configure: Configure) -> None:
