@@ -13,7 +13,7 @@ from typing import Any
 
 from cpex.framework.memory.copying import ATOMS, copy_tree, graft
 from cpex.framework.models.context import GlobalContext, PluginContext
-from cpex.framework.models.lazy import PENDING, LazyModel, complete, raw_dict, set_raw_dict
+from cpex.framework.models.lazy import PENDING, Defaults, LazyModel, complete, raw_dict, set_raw_dict
 
 _new = object.__new__
 _EXACT = frozenset({str, bytes, type(None)})
@@ -210,6 +210,21 @@ def view_global_context(original: GlobalContext) -> GlobalContext:
     set_raw_dict(view, values)
     _set_baseline(view, filler.baseline)
     return view
+
+
+def snapshot_global_context(original: GlobalContext) -> GlobalContext:
+    """A private copy of the global context, made now."""
+    values = raw_dict(original)
+    if isinstance(values.get(PENDING), Defaults):
+        # Not much there yet, and the rest is nobody's.
+        filler = values[PENDING]
+        result: GlobalContext = _new(type(original))
+        own = {name: copy_tree(value) for name, value in values.items() if name != PENDING}
+        set_raw_dict(result, {**own, PENDING: filler})
+        return result
+    result = view_global_context(original)
+    complete(result)
+    return result
 
 
 class StateChanges:

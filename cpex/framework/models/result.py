@@ -106,7 +106,11 @@ class PluginResult(LazyModel, Generic[T]):
 
     async def wait_for_background_tasks(self) -> list[PluginErrorModel]:
         """Wait for the background plugins of this call and return the errors they ended with. Never raises."""
-        outcomes = await asyncio.gather(*self.background_tasks, return_exceptions=True)
+        tasks = self.background_tasks
+        if all(task.done() and not task.cancelled() and task.exception() is None for task in tasks):
+            outcomes = [task.result() for task in tasks]
+        else:
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         # A task that ran several plugins ends with a list of their errors.
         errors = [each for outcome in outcomes for each in (outcome if isinstance(outcome, list) else [outcome])]
         return [error for error in errors if isinstance(error, PluginErrorModel)]

@@ -11,15 +11,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PluginViolationError, convert_exception_to_error
 from cpex.framework.memory.copying import copy_tree
-from cpex.framework.memory.views import ContextSource, Views, snapshot_context, view_global_context
-from cpex.framework.models.lazy import complete, raw_dict
+from cpex.framework.memory.views import ContextSource, Views, snapshot_context, snapshot_global_context
+from cpex.framework.models import _truncate_opt
+from cpex.framework.models.context import PluginContext
+from cpex.framework.models.lazy import raw_dict
 from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
 from cpex.framework.models.outcome import HookOutcome
 from cpex.framework.models.record import ControlExecutionRecord
@@ -28,9 +30,9 @@ from cpex.framework.pipeline.background import Background, is_interrupt
 from cpex.framework.pipeline.call import ExecutionContext
 from cpex.framework.pipeline.phases import go_on, walk
 from cpex.framework.pipeline.plan import Observer, Step
-from cpex.framework.pipeline.relay import relay
+from cpex.framework.pipeline.relay import Relay, Turn
 from cpex.framework.pipeline.stepping import DeadlineReached
-from cpex.framework.pipeline.turns import admitted, invoke
+from cpex.framework.pipeline.turns import admitted
 
 logger = logging.getLogger("cpex.framework.manager")
 
@@ -82,8 +84,7 @@ _FAILED: Any = object()
 
 def _redacting(call: ExecutionContext, payload: Any) -> ExecutionContext:
     """A call of the transform phase alone, on snapshots taken now; nothing of it reaches the caller."""
-    host = view_global_context(call.global_context)
-    complete(host)
+    host = snapshot_global_context(call.global_context)
     plan = replace(call.plan, serial=call.plan.transforms, concurrent=(), background=(), observers=())
     contexts = {
         call.request_id + step.uuid: snapshot_context(call.table.get(call.request_id + step.uuid), host)
@@ -107,20 +108,57 @@ async def _redact(inner: ExecutionContext) -> Any:
     return inner.payload
 
 
-class _BackgroundTurn:
-    """One fire-and-forget plugin's turn: what it is handed, and its record, completed in place."""
+class _Background(Turn):
+    """One fire-and-forget plugin's turn, and its record, which is completed in place if somebody asks for it early."""
 
-    __slots__ = ("context", "failure", "record", "step")
+    __slots__ = ("_record", "failure", "outcome")
 
-    def __init__(self, call: ExecutionContext, step: Step, host: ContextSource) -> None:
+    def __init__(self, step: Step) -> None:
+        # Written out: one is made for every turn.
         self.step = step
+        self.context = self.result = self.error = None
+        self.duration_ns = 0
+        self.plain = False
         self.failure: PluginErrorModel | None = None
-        key = call.request_id + step.uuid
-        # Past the table's own bookkeeping: entries that nobody has touched need not be made for this one.
-        self.context = host.continued(dict.get(call.table, key))
-        dict.__setitem__(call.table, key, self.context)
-        self.record = step.record(requested_allow=None, matched=None, pending=True)
-        call.trail.append(self.record)
+        self.outcome: _Outcome | None = None
+        """`None` as long as it is pending."""
+        self._record: ControlExecutionRecord | None = None
+
+    def record(self) -> ControlExecutionRecord:
+        """The record, true as of now; every call returns the same object."""
+        if self._record is None:
+            self._record = self.step.record(requested_allow=None, matched=None)
+            self._tell()
+        return self._record
+
+    def close(self, outcome: _Outcome) -> None:
+        """Note how the turn ended."""
+        self.outcome = outcome
+        if self._record is not None:
+            self._tell()
+
+    def _tell(self) -> None:
+        outcome = self.outcome or _COMPLETED
+        # Straight into the record's dictionary: assignments through pydantic would cost as much as the turn.
+        raw_dict(self._record).update(
+            status=outcome.status,
+            duration_ns=self.duration_ns,
+            reason=outcome.reason,
+            error_code=outcome.code,
+            pending=self.outcome is None,
+        )
+
+
+class _Outcome(NamedTuple):
+    """How a background turn ended."""
+
+    status: ControlExecutionStatus
+    code: str | None = None
+    reason: str | None = None
+
+
+_COMPLETED = _Outcome(ControlExecutionStatus.COMPLETED)
+_CANCELLED = _Outcome(ControlExecutionStatus.CANCELLED)
 
 
 def start_background(call: ExecutionContext, background: Background) -> list[asyncio.Task[Any]]:
@@ -130,108 +168,142 @@ def start_background(call: ExecutionContext, background: Background) -> list[asy
         The task that ends when all of them have. Its result is the error of a single plugin (`None` without one), or a
         list of the errors of several.
     """
-    steps = [step for step in call.plan.background if admitted(call, step)]
-    if not steps:
-        return []
+    steps: Iterable[Step] = call.plan.background
+    if call.special or call.engine.disabled:
+        steps = [step for step in steps if admitted(call, step)]
+        if not steps:
+            return []
     # The limit was on the caller's waiting, and that is over.
     call.deadline_ns = None
     # Taken now, once for all of them: afterwards the host's objects are the host's again.
-    host = view_global_context(call.global_context)
-    complete(host)
-    source = ContextSource(host)
-    turns = [_BackgroundTurn(call, step, source) for step in steps]
+    source = ContextSource(snapshot_global_context(call.global_context))
+    turns = [_Background(step) for step in steps]
+    _note_contexts(call, turns, source)
+    call.trail.extend(turns)
     redaction = Redaction.of(call, background)
-    what = turns[0].step.name
-    task = background.spawn(functools.partial(_run_all, call, turns, redaction, background), what)
+    task = background.spawn(functools.partial(_run_all, call, turns, redaction, background, source), turns[0].step.name)
     if task is not None:
         return [task]
     background.count_refused(len(turns) - 1)
     for turn in turns:
-        _skip(turn.record, "background_limit")
+        turn.close(_Outcome(ControlExecutionStatus.SKIPPED, "background_limit"))
     return []
 
 
-async def _run_all(
-    call: ExecutionContext, turns: list[_BackgroundTurn], redaction: Redaction, background: Background
-) -> PluginErrorModel | list[PluginErrorModel] | None:
-    followers: list[asyncio.Task[Any]] = []
+def _note_contexts(call: ExecutionContext, turns: list[_Background], source: ContextSource) -> None:
+    """Let the table know of the plugins' contexts: each goes on from what its plugin had so far, as that is now."""
+    if call.owed is not None and call.plan.distinct:
+        # New to the request, so there is nothing to go on from.
+        call.owed.extend([turn.step.uuid for turn in turns])
+        return
+    for turn in turns:
+        key = call.request_id + turn.step.uuid
+        turn.context = source.continued(call.table.get(key))
+        call.table[key] = turn.context
 
-    def spawn(begin: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[Any] | None:
-        task = background.spawn(begin, turns[0].step.name) if len(background) < background.limit else None
+
+class _BackgroundRelay(Relay[_Background]):
+    """The background turns of one call."""
+
+    noted = True
+
+    def __init__(
+        self,
+        call: ExecutionContext,
+        turns: list[_Background],
+        payload: Any,
+        source: ContextSource,
+        background: Background,
+    ) -> None:
+        super().__init__(call, iter(turns), payload, source)
+        self._background = background
+        self._what = turns[0].step.name
+        self.followers: list[asyncio.Task[Any]] = []
+
+    def entered(self, turn: _Background) -> PluginContext:
+        if turn.context is None:
+            # Somebody has asked the table for it meanwhile, and got it.
+            key = self.call.request_id + turn.step.uuid
+            turn.context = self._source.held(dict.get(self.call.table, key), self.call)
+            dict.__setitem__(self.call.table, key, turn.context)
+        return turn.context
+
+    def spawn(self) -> asyncio.Task[Any] | None:
+        if len(self._background) >= self._background.limit:
+            return None
+        task = self._background.spawn(self.run, self._what)
         if task is not None:
-            followers.append(task)
+            self.followers.append(task)
         return task
 
+    def is_interrupt(self, error: BaseException) -> bool:
+        return is_interrupt(error)
+
+    def ended(self, turn: _Background) -> None:
+        error, turn.error = turn.error, None
+        if error is None or isinstance(error, PluginViolationError):
+            # Its answer is ignored, a denial like any other.
+            turn.close(_COMPLETED)
+            if self.call.engine.disabled:
+                self.call.engine.disabled.passed(turn.step)
+            return
+        try:
+            if is_interrupt(error):
+                turn.close(_CANCELLED)
+            else:
+                _failed(self.call, turn, error)
+        finally:
+            # Its traceback refers to this frame: a cycle that would keep the call alive.
+            del error
+
+    def close_span(self, turn: _Background) -> None:
+        if self.call.tracer is not None:
+            self.call.tracer.end(turn.span, "ok" if turn.error is None else "error")
+
+
+async def _run_all(
+    call: ExecutionContext,
+    turns: list[_Background],
+    redaction: Redaction,
+    background: Background,
+    source: ContextSource,
+) -> PluginErrorModel | list[PluginErrorModel] | None:
+    followers: list[asyncio.Task[Any]] = []
     try:
-        views = Views(await redaction.payload())
-        await relay(iter(turns), lambda turn: _run(call, turn, views.view()), spawn)
+        relay = _BackgroundRelay(call, turns, await redaction.payload(), source, background)
+        followers = relay.followers
+        await relay.run()
         for task in followers:
             await task
     except RedactionFailed:
         background.count_skipped(len(turns))
         for turn in turns:
-            _skip(turn.record, "redaction_failed")
+            turn.close(_Outcome(ControlExecutionStatus.SKIPPED, "redaction_failed"))
         logger.error("Background plugins were skipped: the payload of hook %s could not be redacted", call.plan.hook)
     # Cancelled or interrupted.
     except BaseException:
         for task in followers:
             task.cancel()
         for turn in turns:
-            if turn.record.pending:
-                turn.record.status, turn.record.pending = ControlExecutionStatus.CANCELLED, False
+            if turn.outcome is None:
+                turn.close(_CANCELLED)
         raise
     failures = [turn.failure for turn in turns if turn.failure is not None]
     return failures if len(turns) > 1 else next(iter(failures), None)
 
 
-def _skip(record: ControlExecutionRecord, code: str) -> None:
-    record.status, record.error_code, record.pending = ControlExecutionStatus.SKIPPED, code, False
-
-
-async def _run(call: ExecutionContext, turn: _BackgroundTurn, view: Any) -> None:
-    """One background plugin, from snapshot to true record. Never raises but for cancellation."""
-    step, record, tracer = turn.step, turn.record, call.tracer
-    started = elapsed_ns()
-    span = tracer.start(step, call.limit_of(step)) if tracer is not None else None
-    status = "error"
-    try:
-        await invoke(call, step, view, turn.context, started)
-        status = "ok"
-        if call.engine.disabled:
-            call.engine.disabled.passed(step)
-    # Its answer is ignored, a denial like any other.
-    except PluginViolationError:
-        if call.engine.disabled:
-            call.engine.disabled.passed(step)
-    # Plugin boundary; nobody else is there to whom a failure of any kind could go.
-    except BaseException as error:
-        if is_interrupt(error):
-            record.status = ControlExecutionStatus.CANCELLED
-            raise
-        turn.failure = _failed(call, step, error, record)
-    finally:
-        # Straight into the record's dictionary: two assignments through pydantic would cost as much as the turn.
-        raw_dict(record).update(duration_ns=elapsed_ns() - started, pending=False)
-        if tracer is not None:
-            tracer.end(span, status)
-
-
-def _failed(
-    call: ExecutionContext, step: Step, error: BaseException, record: ControlExecutionRecord
-) -> PluginErrorModel:
-    late = isinstance(error, DeadlineReached)
-    failure = (
+def _failed(call: ExecutionContext, turn: _Background, error: BaseException) -> None:
+    step, late = turn.step, isinstance(error, DeadlineReached)
+    failure = turn.failure = (
         PluginErrorModel(message=call.timeout_text(step), plugin_name=step.name, code="plugin_timeout")
         if late
         else convert_exception_to_error(error, step.name)
     )
-    record.status = ControlExecutionStatus.TIMEOUT if late else ControlExecutionStatus.ERROR
-    record.reason = step.record(reason=failure.message).reason
-    record.error_code = "plugin_timeout" if late else "plugin_error"
+    status = ControlExecutionStatus.TIMEOUT if late else ControlExecutionStatus.ERROR
+    turn.close(_Outcome(status, "plugin_timeout" if late else "plugin_error", _truncate_opt(failure.message)))
     logger.error("Background plugin %s failed: %s", step.name, failure.message, exc_info=None if late else error)
     if step.on_error is OnError.DISABLE:
         call.engine.disabled.disable(step.name)
-    return failure
 
 
 def tell_observers(call: ExecutionContext, background: Background, error: BaseException | None) -> None:

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PluginViolationError
-from cpex.framework.memory.views import Views, settle
 from cpex.framework.models.context import PluginContext
+from cpex.framework.models.lazy import raw_dict
 from cpex.framework.models.mode import OnError
-from cpex.framework.models.result import PluginResult
 from cpex.framework.pipeline.call import ExecutionContext
 from cpex.framework.pipeline.plan import Step
-from cpex.framework.pipeline.relay import relay
-from cpex.framework.pipeline.turns import invoke, is_plain_allow, is_ready
+from cpex.framework.pipeline.relay import Relay, Turn
+from cpex.framework.pipeline.turns import is_plain_allow, is_ready
 
 
-class _Turn:
-    """How one concurrent plugin's turn went."""
+class _Turn(Turn):
+    """One concurrent plugin's turn."""
 
-    __slots__ = ("context", "duration_ns", "error", "result", "step")
+    __slots__ = ("counted", "index")
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: Step, index: int) -> None:
+        # Written out: one is made for every turn.
         self.step = step
-        self.context: PluginContext | None = None
-        self.result: PluginResult[Any] | None = None
-        self.error: BaseException | None = None
+        self.context = self.result = self.error = None
         self.duration_ns = 0
+        self.plain = False
+        self.index = index
+        self.counted = False
+        """Whether it had its effect on the call."""
 
     @property
     def answered(self) -> bool:
@@ -44,73 +43,69 @@ class _Turn:
         return self.step.on_error is OnError.FAIL or not isinstance(self.error, Exception) or self.answered
 
 
-class _Race:
+def _index(turn: _Turn) -> int:
+    return turn.index
+
+
+class _Race(Relay[_Turn]):
     """The turns of one concurrent phase: who has ended, and what still runs."""
 
-    __slots__ = ("_call", "_decided", "_slots", "_views", "_wake", "ended", "tasks", "turns")
-
     def __init__(self, call: ExecutionContext, turns: list[_Turn], pool: int) -> None:
-        self._call = call
-        self._views = Views(call.payload)
+        super().__init__(call, iter(turns), call.payload, call.source)
         self.turns = turns
-        self.ended: list[_Turn] = []
-        self.tasks: list[asyncio.Task[Any]] = []
-        self._slots = asyncio.Semaphore(pool) if 0 < pool < len(turns) else None
+        self._ended: list[_Turn] = []
+        self._tasks: list[asyncio.Task[Any]] = []
+        self._pool = pool or len(turns)
         self._wake: asyncio.Future[None] | None = None
-        self._decided = False
 
-    def start(self) -> None:
-        """Let the turns begin."""
-        self._spawn(functools.partial(relay, self._open_turns(), self._take, self._spawn))
+    def entered(self, turn: _Turn) -> PluginContext:
+        context = turn.context = self.call.context_for(turn.step)
+        return context
 
-    def _spawn(self, begin: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[Any]:
-        task = asyncio.create_task(begin(), name="cpex:concurrent")
-        self.tasks.append(task)
-        return task
-
-    def _open_turns(self) -> Iterator[_Turn]:
-        for turn in self.turns:
-            if self._decided:
-                return
-            yield turn
-
-    async def _take(self, turn: _Turn) -> None:
-        try:
-            if self._slots is None:
-                await take_turn(self._call, turn, self._views.view())
-            else:
-                async with self._slots:
-                    await take_turn(self._call, turn, self._views.view())
-        finally:
-            self.ended.append(turn)
-            self._decided = self._decided or turn.ends_the_call
-            if self._wake is not None and not self._wake.done():
+    def ended(self, turn: _Turn) -> None:
+        self._ended.append(turn)
+        if not turn.plain and turn.ends_the_call:
+            self.decided = True
+        if self._wake is not None:
+            if not self._wake.done():
                 self._wake.set_result(None)
+            self._wake = None
+
+    def is_interrupt(self, error: BaseException) -> bool:
+        return not isinstance(error, Exception)
+
+    def spawn(self) -> asyncio.Task[Any] | None:
+        # Each task has one turn that has not ended, so that the number of tasks bounds what runs at once.
+        if sum(not task.done() for task in self._tasks) >= self._pool:
+            return None
+        task = asyncio.create_task(self.run(), name="cpex:concurrent")
+        self._tasks.append(task)
+        return task
 
     async def next_ended(self, seen: int) -> list[_Turn]:
         """Turns that have ended since the first `seen` did, by priority; waits until there is one."""
-        while len(self.ended) == seen:
+        while len(self._ended) == seen:
             self._wake = asyncio.get_running_loop().create_future()
             await self._wake
         # Those that end at the same moment are taken by priority, so that the same inputs give the same decision.
-        return sorted(self.ended[seen:], key=self.turns.index)
+        return sorted(self._ended[seen:], key=_index)
 
     async def stop(self) -> None:
         """Cancel what still runs and wait until all of it has ended, however often we are cancelled meanwhile."""
-        self._decided = True
+        self.decided = True
         cancelled = False
-        while running := {task for task in self.tasks if not task.done()}:
+        while running := {task for task in self._tasks if not task.done()}:
             for task in running:
                 task.cancel()
             try:
                 await asyncio.wait(running)
             except asyncio.CancelledError:
                 cancelled = True
-        for task in self.tasks:
+        for task in self._tasks:
             # Looked at, so that nobody is told of an exception that nobody looked at: turns keep their own.
             if not task.cancelled():
                 task.exception()
-        self.tasks.clear()
+        self._tasks.clear()
         if cancelled:
             raise asyncio.CancelledError
 
@@ -123,40 +118,48 @@ async def run_concurrent(call: ExecutionContext, pool: int) -> None:
     Args:
         pool: How many may run at once; 0 means all.
     """
-    turns = [_Turn(step) for step in call.plan.concurrent if is_ready(call, step)]
-    counted: list[_Turn] = []
+    steps = call.plan.concurrent
+    if call.special or call.engine.disabled:
+        steps = tuple(step for step in steps if is_ready(call, step))
+    turns = [_Turn(step, index) for index, step in enumerate(steps)]
+    race = _Race(call, turns, pool)
     try:
         if len(turns) == 1:
             # A lone plugin needs no task of its own.
-            await _take_alone(call, turns[0], counted)
+            await _run_alone(race)
         elif turns:
-            await _run_race(call, _Race(call, turns, pool), counted)
+            await _run_race(race)
     finally:
-        call.trail.extend(turn.step.cancelled(turn.duration_ns) for turn in turns if turn not in counted)
         for turn in turns:
-            if turn.answered and turn in counted and turn.context is not None:
+            if not turn.counted:
+                call.trail.append(turn.step.cancelled(turn.duration_ns))
+            elif turn.context is not None and turn.answered and "global_context" in raw_dict(turn.context):
                 call.share_state(turn.context)
             # Its traceback refers to frames that refer to the turn: a cycle that would keep the call alive.
             turn.error = None
 
 
-async def _take_alone(call: ExecutionContext, turn: _Turn, counted: list[_Turn]) -> None:
+async def _run_alone(race: _Race) -> None:
+    turn = race.turns[0]
     try:
-        await take_turn(call, turn, Views(call.payload).view())
+        if race.ahead() is not None:
+            await race.finish(turn)
     finally:
-        if turn.error is None or isinstance(turn.error, Exception):
-            counted.append(turn)
-    _count(call, turn)
+        turn.counted = turn.error is None or isinstance(turn.error, Exception)
+    _count(race.call, turn)
 
 
-async def _run_race(call: ExecutionContext, race: _Race, counted: list[_Turn]) -> None:
-    race.start()
-    seen = 0
+async def _run_race(race: _Race) -> None:
+    call, seen = race.call, 0
+    race.spawn()
     try:
         while seen < len(race.turns) and call.halted_by is None:
             for turn in await race.next_ended(seen):
                 seen += 1
-                counted.append(turn)
+                turn.counted = True
+                if turn.plain and not call.watched:
+                    call.trail.append((turn.step, turn.duration_ns))
+                    continue
                 _count(call, turn)
                 if call.halted_by is not None:
                     break
@@ -180,26 +183,3 @@ def _count(call: ExecutionContext, turn: _Turn) -> None:
             call.failed(turn.step, error, turn.duration_ns)
     if call.watched:
         call.engine.disabled.passed(turn.step)
-
-
-async def take_turn(call: ExecutionContext, turn: _Turn, view: Any) -> None:
-    """Call one plugin; its answer or failure stays in the turn. Cancellation goes on its way as well."""
-    step, tracer = turn.step, call.tracer
-    started = elapsed_ns()
-    context = turn.context = call.context_for(step)
-    span = tracer.start(step, call.limit_of(step)) if tracer is not None else None
-    try:
-        turn.result = await invoke(call, step, view, context, started)
-    except BaseException as error:
-        turn.error = error
-        # Plugin boundary; what is no `Exception` is not the plugin's to give.
-        if not isinstance(error, Exception):
-            raise
-    finally:
-        turn.duration_ns = elapsed_ns() - started
-        settle(view)
-        if tracer is not None:
-            if turn.result is not None:
-                tracer.end_plugin(span, turn.result)
-            else:
-                tracer.end(span, "error")

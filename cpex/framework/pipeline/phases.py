@@ -15,7 +15,7 @@ from cpex.framework.models.lazy import PENDING, raw_dict, set_raw_dict
 from cpex.framework.pipeline.call import ExecutionContext
 from cpex.framework.pipeline.plan import Step
 from cpex.framework.pipeline.stepping import ENDED, Stepper, carry_on
-from cpex.framework.pipeline.turns import ALLOWS, SAYS_NOTHING, is_plain_allow, is_ready, opened
+from cpex.framework.pipeline.turns import PLAIN_ALLOWS, is_plain_allow, is_ready, opened
 
 _new = object.__new__
 # Enters a context in the table without asking for those that nobody has touched.
@@ -105,8 +105,7 @@ def walk(call: ExecutionContext, steps: Iterator[Step], now: int) -> Waiting | N
             now = elapsed_ns()
             result = answer[0]
             try:
-                values = raw_dict(result)
-                plain = values in (ALLOWS, SAYS_NOTHING) or is_plain_allow(result)
+                plain = raw_dict(result) in PLAIN_ALLOWS or is_plain_allow(result)
             # It has no instance dictionary of a model: no answer at all.
             except TypeError:
                 pass

@@ -113,7 +113,9 @@ class HookPlan:
     smallest_limit: int
     """The least content, in bytes, that any of the plugins accepts."""
     special: bool
-    """Whether a serial plugin has conditions, or takes extensions."""
+    """Whether a plugin has conditions, or takes extensions."""
+    distinct: bool
+    """Whether no plugin has two turns."""
     effects: ReplyEffects | None
     """What replies of this hook do, beside being replies; `None` for all but the identity hooks."""
 
@@ -150,6 +152,7 @@ def compile_plan(hook: str, refs: Iterable[HookRef], observers: tuple[Observer, 
         payload_type=registry.get_payload_type(hook),
         reply_type=registry.reply_type(hook),
         smallest_limit=min((step.max_bytes for step in steps), default=0),
+        distinct=len({step.uuid for step in steps}) == len(steps),
         special=any(step.matches is not None or step.takes_extensions for step in steps),
         effects=_effects_of(hook),
     )

@@ -8,50 +8,227 @@ task; the turns after it go on in a new task at once.
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import Callable, Coroutine, Generator, Iterator
-from typing import Any, TypeVar
+from abc import ABC, abstractmethod
+from collections.abc import Coroutine, Iterator
+from contextvars import Context, copy_context
+from typing import Any, Generic, TypeVar
 
-T = TypeVar("T")
+from cpex.framework.clock import elapsed_ns
+from cpex.framework.memory.copying import copy_tree
+from cpex.framework.memory.views import SOLE_REFERENCE, ContextSource, base_of, getrefcount, settle
+from cpex.framework.models.context import PluginContext
+from cpex.framework.models.lazy import PENDING, raw_dict, set_raw_dict
+from cpex.framework.models.result import PluginResult
+from cpex.framework.pipeline.call import ExecutionContext, foreign_result
+from cpex.framework.pipeline.plan import Step
+from cpex.framework.pipeline.stepping import ENDED, Stepper, carry_on
+from cpex.framework.pipeline.turns import PLAIN_ALLOWS, opened
 
-Spawn = Callable[[Callable[[], Coroutine[Any, Any, None]]], asyncio.Task[Any] | None]
-"""Starts a task, or returns `None` when there must not be another one."""
-
-
-async def relay(turns: Iterator[T], take: Callable[[T], Coroutine[Any, Any, None]], spawn: Spawn) -> None:
-    """Take turns until none is left; returns when this task's own turns have ended.
-
-    Args:
-        turns: Shared by all tasks of the relay; whoever takes a turn takes it from here. An iterator that ends early
-            leaves the rest untaken.
-        take: One turn. What it raises ends this task, and leaves the remaining turns to nobody.
-        spawn: Asked for a task when a turn waits. Without one, the remaining turns follow when it has ended.
-    """
-    for turn in turns:
-        coroutine = take(turn)
-        try:
-            waiting = coroutine.send(None)
-        except StopIteration:
-            continue
-        successor = spawn(lambda: relay(turns, take, spawn))
-        await resume(coroutine, waiting)
-        if successor is not None:
-            return
+_new = object.__new__
+# Enters a context in the table without asking for those that nobody has touched.
+_put = dict.__setitem__
 
 
-@types.coroutine
-def resume(coroutine: Coroutine[Any, Any, Any], waiting: Any) -> Generator[Any, Any, Any]:
-    """Drive a coroutine that has suspended to its end, as `await` would have from the start."""
-    try:
-        while True:
+class Turn:
+    """One plugin's turn in a relay, and how it went."""
+
+    __slots__ = (
+        "awaited",
+        "context",
+        "coroutine",
+        "duration_ns",
+        "error",
+        "plain",
+        "result",
+        "span",
+        "started_ns",
+        "step",
+        "stepper",
+        "variables",
+        "view",
+    )
+
+    awaited: Any
+    coroutine: Coroutine[Any, Any, Any]
+    span: str | None
+    started_ns: int
+    stepper: Stepper
+    variables: Context
+    view: Any
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.context: PluginContext | None = None
+        """What the plugin was handed, as far as it may have touched it."""
+        self.result: PluginResult[Any] | None = None
+        self.error: BaseException | None = None
+        """What it raised. Its traceback refers to frames that refer to the turn, so it must be let go."""
+        self.duration_ns = 0
+        self.plain = False
+        """Whether it is known that the answer allows and carries nothing else."""
+
+
+T = TypeVar("T", bound=Turn)
+
+
+class Relay(ABC, Generic[T]):
+    """Takes turns until none is left."""
+
+    decided = False
+    """Whether nothing can matter any more; turns that have not begun are left untaken."""
+    noted = False
+    """Whether the table knows of the turns' contexts before they begin, so that somebody may have asked for them."""
+
+    def __init__(self, call: ExecutionContext, turns: Iterator[T], payload: Any, source: ContextSource) -> None:
+        """Prepare.
+
+        Args:
+            turns: Whoever takes a turn takes it from here.
+            payload: What views are made of; nobody changes it while turns are taken.
+            source: What new contexts are made from.
+        """
+        self.call = call
+        self._turns = turns
+        self._payload = payload
+        self._source = source
+        # A context that is not noted anywhere yet can be left out when nobody touches it.
+        self._owed = call.owed if call.plan.distinct else None
+
+    @abstractmethod
+    def entered(self, turn: T) -> PluginContext:
+        """The context of a turn whose plugin may have one already; entered in the table."""
+
+    @abstractmethod
+    def ended(self, turn: T) -> None:
+        """Take in how a turn went."""
+
+    @abstractmethod
+    def is_interrupt(self, error: BaseException) -> bool:
+        """Whether what a plugin raised is not the plugin's to give, and ends the task."""
+
+    @abstractmethod
+    def spawn(self) -> asyncio.Task[Any] | None:
+        """Start a task that goes on with the turns; `None` when there must not be another one."""
+
+    async def run(self) -> None:
+        """Take turns until none is left; while one waits, a successor takes the rest if there may be one."""
+        while (turn := self.ahead()) is not None:
+            self.spawn()
+            await self.finish(turn)
+
+    def ahead(self) -> T | None:
+        """Take turns until one has to wait, which is returned, or none is left.
+
+        What passes from turn to turn, and when, is as in the serial walk (`phases.py`).
+        """
+        call, source, owed, noted, payload = self.call, self._source, self._owed, self.noted, self._payload
+        special, tracer, idle = call.special, call.tracer, call.engine.idle_steppers
+        kind, base = type(payload), base_of(payload)
+        stepper = idle.pop() if idle else Stepper()
+        send, answer = stepper.send, stepper.answer
+        view: Any = None
+        context: Any = None
+        now = elapsed_ns()
+        for turn in self._turns:
+            if self.decided:
+                break
+            step = turn.step
+            turn.started_ns = started = now
+            if special:
+                turn.span = tracer.start(step, call.limit_of(step)) if tracer is not None else None
+            if owed is None or turn.context is not None or (noted and not owed):
+                context = self.entered(turn)
+            elif context is None:
+                context = _new(PluginContext)
+                set_raw_dict(context, {PENDING: source})
+            if view is None:
+                if base is None:
+                    view = copy_tree(payload)
+                else:
+                    view = _new(kind)
+                    set_raw_dict(view, base.copy())
             try:
-                sent = yield waiting
-            except GeneratorExit:
-                coroutine.close()
-                raise
+                coroutine: Any = opened(call, step, view, context) if special else step.call(view, context)
+                variables = copy_context()
+                awaited = variables.run(send, coroutine)
+                if awaited is not ENDED:
+                    turn.context, turn.view = context, view
+                    turn.coroutine, turn.variables, turn.awaited, turn.stepper = coroutine, variables, awaited, stepper
+                    if owed is not None:
+                        _put(call.table, call.request_id + step.uuid, context)
+                    return turn
+                now = elapsed_ns()
+                turn.duration_ns = now - started
+                turn.result = result = answer[0]
+                try:
+                    plain = raw_dict(result) in PLAIN_ALLOWS
+                # It has no instance dictionary of a model: no answer at all.
+                except TypeError:
+                    plain = False
+                if not plain and not isinstance(result, PluginResult):
+                    turn.result = None
+                    raise foreign_result(step, result)
             except BaseException as error:
-                waiting = coroutine.throw(error)
+                now, plain = elapsed_ns(), False
+                turn.duration_ns, turn.error = now - started, error
+                # It went down with the handler.
+                stepper = Stepper()
+                send, answer = stepper.send, stepper.answer
+            if owed is not None and getrefcount(context) == SOLE_REFERENCE and len(raw_dict(context)) == 1:
+                owed.append(step.uuid)
             else:
-                waiting = coroutine.send(sent)
-    except StopIteration as stop:
-        return stop.value
+                turn.context = context
+                if owed is not None:
+                    _put(call.table, call.request_id + step.uuid, context)
+                context = None
+            if base is None or getrefcount(view) != SOLE_REFERENCE or raw_dict(view) != base:
+                settle(view)
+                view = None
+            if special:
+                self.close_span(turn)
+            if plain:
+                turn.plain = True
+                self.ended(turn)
+            else:
+                self._ended_otherwise(turn)
+        answer[0] = None
+        idle.append(stepper)
+        return None
+
+    async def finish(self, turn: T) -> None:
+        """Wait for a turn that has to wait, in the task that it began in."""
+        try:
+            seconds = self.call.seconds_for(turn.step, turn.started_ns)
+            result = await carry_on(turn.coroutine, turn.variables, turn.awaited, seconds)
+            if not isinstance(result, PluginResult):
+                raise foreign_result(turn.step, result)
+            turn.result = result
+        except BaseException as error:
+            turn.error = error
+        turn.duration_ns = elapsed_ns() - turn.started_ns
+        settle(turn.view)
+        # The turn may be kept by records; what it took to get there need not be.
+        del turn.view, turn.coroutine, turn.variables, turn.awaited, turn.stepper
+        if self.call.special:
+            self.close_span(turn)
+        self._ended_otherwise(turn)
+
+    def close_span(self, turn: T) -> None:
+        """Close the span of a turn that ended."""
+        tracer = self.call.tracer
+        if tracer is None:
+            return
+        if turn.result is not None:
+            tracer.end_plugin(turn.span, turn.result)
+        else:
+            tracer.end(turn.span, "error")
+
+    def _ended_otherwise(self, turn: T) -> None:
+        error = turn.error
+        try:
+            self.ended(turn)
+            if error is not None and self.is_interrupt(error):
+                raise error
+        finally:
+            # Its traceback refers to this frame: a cycle that would keep the call alive.
+            del error

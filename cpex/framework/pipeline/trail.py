@@ -6,15 +6,23 @@ A plain allow is noted in short form; full records are written when somebody loo
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Protocol
 
 from cpex.framework.models.lazy import PENDING, set_raw_dict
 from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginResult
 from cpex.framework.pipeline.plan import Step
 
-TrailEntry = tuple[Step, int] | ControlExecutionRecord
-"""A clean allow in short form (step, nanoseconds), or a full record."""
+
+class Recorded(Protocol):
+    """A turn that is not over yet, and writes its own record."""
+
+    def record(self) -> ControlExecutionRecord:
+        """The record, true as of now and completed in place later; every call returns the same object."""
+
+
+TrailEntry = tuple[Step, int] | ControlExecutionRecord | Recorded
+"""A clean allow in short form (step, nanoseconds), a full record, or a turn in the background."""
 
 
 class Trail(list[TrailEntry]):
@@ -28,6 +36,9 @@ class Trail(list[TrailEntry]):
         for index, entry in enumerate(self):
             if type(entry) is tuple:
                 self[index] = entry[0].record(entry[1])
+            elif not isinstance(entry, ControlExecutionRecord):
+                # mypy takes an entry for a tuple still.
+                self[index] = entry.record()  # type: ignore[union-attr]
         # mypy cannot follow that no tuple is left.
         return list(self)  # type: ignore[arg-type]
 

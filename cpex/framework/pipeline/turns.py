@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from contextvars import copy_context
 from typing import Any
 
 from cpex.framework.models.context import PluginContext
 from cpex.framework.models.lazy import raw_dict
 from cpex.framework.models.mode import ControlExecutionStatus
 from cpex.framework.models.result import PluginResult
-from cpex.framework.pipeline.call import ExecutionContext, foreign_result
+from cpex.framework.pipeline.call import ExecutionContext
 from cpex.framework.pipeline.plan import Step
-from cpex.framework.pipeline.stepping import ENDED, Stepper, carry_on
 
-ALLOWS = raw_dict(PluginResult(continue_processing=True)).copy()
-"""The instance dictionary of the commonest answer."""
-SAYS_NOTHING = raw_dict(PluginResult()).copy()
-"""The same of `PluginResult()`, which says it without a word."""
+PLAIN_ALLOWS = (
+    raw_dict(PluginResult(continue_processing=True)).copy(),
+    raw_dict(PluginResult()).copy(),
+)
+"""The instance dictionaries of the two commonest answers."""
 
 
 def is_ready(call: ExecutionContext, step: Step) -> bool:
@@ -71,27 +70,3 @@ def opened(call: ExecutionContext, step: Step, view: Any, context: PluginContext
     if step.max_bytes < call.engine.max_payload_bytes:
         call.check_size(step)
     return step.call(view, context, call.extensions_for(step)) if step.takes_extensions else step.call(view, context)
-
-
-async def invoke(
-    call: ExecutionContext, step: Step, view: Any, context: PluginContext, started_ns: int
-) -> PluginResult[Any]:
-    """One handler call from start to end, in context variables of its own and within its time.
-
-    Raises:
-        ForeignResult: The handler returned something else than a `PluginResult`.
-    """
-    variables = copy_context()
-    coroutine = opened(call, step, view, context)
-    idle = call.engine.idle_steppers
-    stepper = idle.pop() if idle else Stepper()
-    waiting = variables.run(stepper.send, coroutine)
-    if waiting is ENDED:
-        result = stepper.answer[0]
-        stepper.answer[0] = None
-        idle.append(stepper)
-    else:
-        result = await carry_on(coroutine, variables, waiting, call.seconds_for(step, started_ns))
-    if not isinstance(result, PluginResult):
-        raise foreign_result(step, result)
-    return result

@@ -372,3 +372,34 @@ async def test_a_drain_waits_only_for_tasks_of_its_own_loop() -> None:
 
     await asyncio.to_thread(in_another_loop)
     assert await asyncio.wait_for(background.drain(), 5) == 0
+
+
+@pytest.mark.parametrize("suspends", [False, True])
+@pytest.mark.parametrize("reads", ["before it begins", "when it has ended"])
+async def test_what_a_background_plugin_keeps_is_in_the_table_whenever_that_is_read(suspends: bool, reads: str) -> None:
+    async def keeps(payload: Any, context: PluginContext) -> PluginResult[Any]:
+        context.set_state("seen", payload.args)
+        if suspends:
+            await asyncio.sleep(0)
+        context.set_state("user", context.global_context.user)
+        return PluginResult()
+
+    manager = manager_of(plugin(keeps, "a", mode=FAF), plugin(allow, "b", mode=FAF))
+    host = GlobalContext(request_id="r", user="host")
+    result, table = await call(manager, tool_payload(x=1), host)
+    assert table is not None
+    # The snapshot was taken at the decision, whoever looks in between.
+    host.user = "later"
+    entries = list(table.values()) if reads == "before it begins" else None
+    await result.wait_for_background_tasks()
+    entries = entries if entries is not None else list(table.values())
+    assert [entry.state for entry in entries] == [{"seen": {"x": 1}, "user": "host"}, {}]
+    assert list(table.values()) == entries
+
+
+async def test_the_table_of_a_call_with_one_plugin_twice_in_the_background_has_its_one_context() -> None:
+    handler = plugin(allow, "a", hooks=["tool_pre_invoke", "tool_pre_invoke"], mode=FAF)
+    result, table = await call(manager_of(handler))
+    await result.wait_for_background_tasks()
+    assert table is not None
+    assert len(table) == len(result.executions) == 1

@@ -363,3 +363,36 @@ async def test_one_that_ignores_its_failure_does_not_disturb_the_others() -> Non
         "breaks": "error",
         "allows": "completed",
     }
+
+
+async def test_a_place_in_the_pool_is_taken_again_as_soon_as_a_plugin_has_ended() -> None:
+    may_end = {name: asyncio.Event() for name in "abcd"}
+    has_begun = {name: asyncio.Event() for name in "abcd"}
+
+    def waits(name: str) -> Callable[..., Any]:
+        async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+            has_begun[name].set()
+            await may_end[name].wait()
+            return PluginResult()
+
+        return handler
+
+    manager = manager_of(*(plugin(waits(name), name, mode="concurrent") for name in may_end))
+    manager.executor.execution_pool = 2
+    running = asyncio.create_task(call(manager))
+
+    async def running_now(*names: str) -> None:
+        async with asyncio.timeout(5):
+            for name in names:
+                await has_begun[name].wait()
+        assert {name for name, event in has_begun.items() if event.is_set()} == set(names)
+
+    await running_now("a", "b")
+    may_end["a"].set()
+    await running_now("a", "b", "c")
+    may_end["c"].set()
+    await running_now("a", "b", "c", "d")
+    may_end["b"].set()
+    may_end["d"].set()
+    result, _ = await running
+    assert {record.plugin_name for record in result.executions if str(record.status) == "completed"} == set("abcd")
