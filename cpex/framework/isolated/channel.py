@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import io
 import os
+import select
+import stat
 import sys
 import threading
+from io import BufferedReader
 from typing import Any, BinaryIO
 
 from cpex.framework.isolated.framing import frame
@@ -23,7 +26,7 @@ _STEP = 65536
 class Channel:
     """Lines from the host, lines to the host."""
 
-    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
+    def __init__(self, source: BufferedReader, sink: BinaryIO) -> None:
         self.source = source
         self._sink = sink
         self._lock = threading.Lock()
@@ -62,6 +65,18 @@ class Channel:
         with self._lock:
             self._sink.write(line)
             self._sink.flush()
+
+    def wait_until_nobody_reads(self) -> bool:
+        """Wait until the host has closed its end of the answers; at once `False` where that cannot be noticed."""
+        if not (hasattr(select, "poll") and stat.S_ISFIFO(os.fstat(self._sink.fileno()).st_mode)):
+            return False
+        # A descriptor of its own: the other one may be closed meanwhile, and its number given to something else.
+        watched = os.dup(self._sink.fileno())
+        poll = select.poll()
+        poll.register(watched, 0)
+        poll.poll()
+        os.close(watched)
+        return True
 
 
 def read_line(source: BinaryIO, max_bytes: int | None) -> tuple[bytes, bool]:

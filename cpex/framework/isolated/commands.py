@@ -9,8 +9,9 @@ import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
-__all__ = ["CommandFailed", "build_environment_variables", "kill_group", "run_command"]
+__all__ = ["OWN_GROUP", "CommandFailed", "build_environment_variables", "kill_group", "run_command"]
 
 LAST_LINES = 10
 """Lines of output that a failure tells."""
@@ -18,6 +19,9 @@ _MAX_LINE = 500
 _DROPPED = ("PYTHON", "PLUGINS_", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 """Prefixes of variables that do not reach the tools: what steers this interpreter, and the framework's own settings,
 among which are passwords."""
+OWN_GROUP: dict[str, Any] = {"process_group": 0} if os.name == "posix" else {}
+"""Starts a process as the leader of a group, so that what it starts can be ended with it. Not of a session: schedulers
+that share the machine out by sessions would let host and worker wait for each other."""
 _USER_INFO = re.compile(r"(?<=://)[^/\s@]+@")
 
 
@@ -59,8 +63,7 @@ async def run_command(command: Sequence[str], timeout_s: float, cwd: str | None 
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env=build_environment_variables(os.environ),
-        # A group of its own, so that what the tool starts can be ended with it.
-        start_new_session=True,
+        **OWN_GROUP,
     )
     lines: deque[str] = deque(maxlen=LAST_LINES)
     try:

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cpex.framework.external import wire
-from cpex.framework.isolated.commands import kill_group
+from cpex.framework.isolated.commands import OWN_GROUP, kill_group
 from cpex.framework.isolated.framing import LineSplitter, LineTooLong, id_at_start, is_typed
 
 __all__ = ["WorkerGone", "WorkerProcess"]
@@ -78,9 +78,7 @@ class WorkerProcess(asyncio.SubprocessProtocol):
             OSError: It cannot be started.
         """
         loop = asyncio.get_running_loop()
-        _, protocol = await loop.subprocess_exec(
-            lambda: cls(name, max_bytes), *command, env=dict(env), start_new_session=True
-        )
+        _, protocol = await loop.subprocess_exec(lambda: cls(name, max_bytes), *command, env=dict(env), **OWN_GROUP)
         return protocol
 
     # What the event loop calls.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import importlib.metadata
 import json
 import logging
 import platform
@@ -210,6 +209,9 @@ def _told(error: Exception, tp: TaskProcessor) -> dict[str, Any]:
 
 def describe_environment() -> dict[str, Any]:
     """The answer to `info`."""
+    # Draws in the mail parser, which nothing else here needs.
+    import importlib.metadata
+
     return {
         "status": "success",
         "message": "Environment info retrieved successfully",

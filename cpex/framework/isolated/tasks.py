@@ -9,7 +9,6 @@ Source: docs/isolated.md, "The lines".
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -52,7 +51,7 @@ def config_text(config: PluginConfig, process: WorkerProcess) -> str:
     return config.model_dump_json()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HookCall:
     """One call of one hook."""
 
@@ -64,6 +63,8 @@ class HookCall:
     timeout_s: float
     address: Callable[[WorkerProcess], dict[str, Any]]
     """The fields that say which plugin it is for."""
+    _line: bytes = b""
+    """As it was sent."""
 
     def line(self, process: WorkerProcess, request_id: str) -> bytes:
         """The line to send.
@@ -88,7 +89,8 @@ class HookCall:
             credential = credential_for(self.hook, self.payload, self.config.capabilities)
             if credential is not None:
                 message[CREDENTIAL_FIELD] = credential
-        return frame(message, typed=typed)
+        self._line = frame(message, typed=typed)
+        return self._line
 
     def sent_payload(self, typed: bool) -> Any:
         """The payload as it crosses; credentials of the request never stand in it."""
@@ -131,10 +133,11 @@ class HookCall:
 
     def _with_own_values(self, told: Answer, typed: bool) -> Answer:
         """The answer with the host's own values where they came back as they went, such as secrets that were masked."""
-        sent = self.sent_payload(typed)
-        if typed and wire.MASK not in (text := json.dumps(sent)):
+        if not typed:
+            return told.with_payload_restored(self.payload, self.sent_payload(typed))
+        if not wire.holds_masked_secrets(self._line):
             return told
-        return told.with_payload_restored(self.payload, wire.loads(text) if typed else sent)
+        return told.with_payload_restored(self.payload, wire.loads(self._line)["payload"])
 
     def _typed_result(self, fields: dict[str, Any]) -> PluginResult[Any]:
         registry = get_hook_registry()

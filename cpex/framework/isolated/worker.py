@@ -24,8 +24,9 @@ if __name__ == "__main__":
     _OUT = {str(Path(__file__).resolve().parent), *os.environ.pop("PYTHONPATH", "").split(os.pathsep)}
     sys.path[:] = [entry for entry in sys.path if entry not in _OUT and os.path.realpath(entry) not in _OUT]
 
+import cpex
 from cpex.framework.isolated.channel import Channel, read_line
-from cpex.framework.isolated.framing import DEFAULT_MAX_BYTES, frame, id_at_start, is_typed
+from cpex.framework.isolated.framing import DEFAULT_MAX_BYTES, LineSplitter, LineTooLong, frame, id_at_start, is_typed
 
 if TYPE_CHECKING:
     from cpex.framework.isolated.credentials import (
@@ -129,21 +130,28 @@ def get_environment_info() -> dict[str, Any]:
     return info
 
 
-class _Worker:
+class _Worker(asyncio.Protocol):
     """Reads lines, sees to it that each is answered, and ends when the host wants it or is gone."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._loop = asyncio.get_running_loop()
         self._done = asyncio.Event()
-        # Tasks of hosts that do not ask for more run one after another, in the order of their lines.
-        self._in_turn: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._lines = LineSplitter(FIRST_LINE_MAX_BYTES)
+        # Tasks of hosts that do not ask for more run one after another, in the order of their lines; then the end.
+        self._in_turn: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._running: dict[str, asyncio.Task[None]] = {}
         self._processor: TaskProcessor | None = None
 
     async def run(self) -> None:
-        """Work until told to stop, or until the host closes the input."""
-        threading.Thread(target=self._read, name="lines-from-host", daemon=True).start()
+        """Work until told to stop, or until the host has closed the input and every task is answered."""
+        threading.Thread(target=self._watch_host, name="host-watch", daemon=True).start()
+        source = None
+        try:
+            source, _ = await self._loop.connect_read_pipe(lambda: self, self._channel.source)
+        # A file, or a platform whose pipes cannot be waited for.
+        except (ValueError, NotImplementedError, OSError):
+            threading.Thread(target=self._read, name="lines-from-host", daemon=True).start()
         turns = asyncio.create_task(self._take_turns())
         await self._done.wait()
         _end_at_the_latest_after(LAST_MOMENT_S)
@@ -153,24 +161,20 @@ class _Worker:
         await asyncio.wait(tasks)
         if self._processor is not None:
             await self._processor.shutdown()
+        if source is not None:
+            source.close()
 
-    # In the reading thread.
+    # In threads.
+
+    def _watch_host(self) -> None:
+        """Notice that the host is gone, even while plugin code keeps the event loop to itself."""
+        if self._channel.wait_until_nobody_reads():
+            _end_at_the_latest_after(LAST_MOMENT_S)
 
     def _read(self) -> None:
-        """A thread of its own, so that the end of the host is noticed even while plugin code holds the event loop."""
-        while True:
-            processor = self._processor
-            known = processor is not None and processor.plugin_config is not None
-            limit = processor.max_bytes if processor is not None and known else FIRST_LINE_MAX_BYTES
-            try:
-                line, too_long = read_line(self._channel.source, limit)
-            except OSError:
-                line, too_long = b"", False
-            if not line:
-                break
-            self._call(self._refuse if too_long else self._accept, line)
-        self._call(self._done.set)
-        _end_at_the_latest_after(LAST_MOMENT_S)
+        while data := self._channel.source.read1(65536):
+            self._call(self.data_received, data)
+        self._call(self.connection_lost, None)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -181,8 +185,20 @@ class _Worker:
 
     # In the event loop.
 
-    def _refuse(self, line: bytes) -> None:
-        self._send({"request_id": id_at_start(line) or "unknown", **_failure("Task line exceeds max content size")})
+    def data_received(self, data: bytes) -> None:
+        """The host wrote something."""
+        if self._processor is not None and self._processor.plugin_config is not None:
+            self._lines.max_bytes = self._processor.max_bytes
+        for line in self._lines.feed(data):
+            if isinstance(line, LineTooLong):
+                refusal = _failure("Task line exceeds max content size")
+                self._send({"request_id": id_at_start(line.start) or "unknown", **refusal})
+            else:
+                self._accept(line)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The host will write nothing more; what it has asked for is still answered."""
+        self._in_turn.put_nowait(None)
 
     def _accept(self, line: bytes) -> None:
         try:
@@ -212,9 +228,11 @@ class _Worker:
         running.add_done_callback(lambda _: self._running.pop(request_id, None))
 
     async def _take_turns(self) -> None:
-        while True:
-            task = await self._in_turn.get()
+        while (task := await self._in_turn.get()) is not None:
             await self._carry_out(task)
+        if self._running:
+            await asyncio.wait(self._running.values())
+        self._done.set()
 
     async def _carry_out(self, task: dict[str, Any]) -> None:
         kind, request_id = task.get("task_type"), task.get("request_id", "unknown")
@@ -243,7 +261,7 @@ class _Worker:
             line = frame({"request_id": answer["request_id"], **_failure(text)})
         try:
             self._channel.send_line(line)
-        # The host is gone; the reading thread notices.
+        # The host is gone.
         except OSError:
             self._done.set()
 
@@ -261,18 +279,25 @@ def _failure(message: str) -> dict[str, Any]:
 
 
 def _capabilities() -> dict[str, Any]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        installed: str | None = version("cpex")
-    except PackageNotFoundError:
-        installed = None
     return {
         "status": "success",
         "protocol_version": WORKER_PROTOCOL_VERSION,
         "features": list(WORKER_FEATURES),
-        "cpex_version": installed,
+        "cpex_version": _installed_version(),
     }
+
+
+def _installed_version() -> str | None:
+    # Beside the package, for whoever has installed it; the tools that find it elsewhere take longer than all the rest.
+    beside = Path(cpex.__file__).parents[1].glob("cpex-*.dist-info")
+    for folder in beside:
+        return folder.name.removeprefix("cpex-").removesuffix(".dist-info")
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("cpex")
+    except PackageNotFoundError:
+        return None
 
 
 def _end_at_the_latest_after(seconds: float) -> None:

@@ -445,7 +445,29 @@ def test_a_worker_ends_with_its_host_even_if_plugin_code_never_returns(tmp_path:
                 }
             )
         )
-        assert worker.end()[0] == 0
+        # As the end of a process closes everything that it held.
+        for stream in (worker.process.stdin, worker.process.stdout):
+            assert stream is not None
+            stream.close()
+        assert worker.process.wait(timeout=20) == 0
+
+
+def test_what_was_asked_before_the_input_ended_is_answered(tmp_path: Path) -> None:
+    with started(tmp_path) as worker:
+        for number in range(3):
+            fields = {**worker.plugin(), "payload": {"name": "deny"}, "context": CONTEXT, "request_id": str(number)}
+            worker.write(json.dumps({"task_type": "load_and_run_hook", "hook_type": "tool_pre_invoke", **fields}))
+        status, out, _ = worker.end()
+        assert status == 0
+        assert [json.loads(line)["request_id"] for line in out.splitlines()] == ["0", "1", "2"]
+
+
+def test_tasks_may_come_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "tasks").write_text('{"task_type": "capabilities", "request_id": "a"}\n{"task_type": "x"}\n')
+    with open(tmp_path / "tasks") as tasks, open(tmp_path / "answers", "w") as answers:
+        subprocess.run([sys.executable, str(WORKER)], stdin=tasks, stdout=answers, timeout=20, check=True, cwd=tmp_path)
+    lines = (tmp_path / "answers").read_text().splitlines()
+    assert [json.loads(line)["status"] for line in lines] == ["success", "error"]
 
 
 def test_calls_of_a_host_that_asks_for_it_run_side_by_side_and_can_be_ended(worker: Worker) -> None:
