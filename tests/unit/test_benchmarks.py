@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,3 +158,19 @@ def test_the_benchmark_of_the_guards_prints_a_line_for_each() -> None:
         "injection guard",
         "injection guard, not ASCII",
     ]
+
+
+def test_isolated_plugins_are_measured_and_the_second_start_is_told(tmp_path: Path) -> None:
+    words = ["--alone", "--rounds", "1", "--calls", "64", "--json", str(tmp_path / "rounds.json")]
+    done = subprocess.run(
+        [str(HERE), "-m", "benchmarks.isolated", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^second start from the cache: \d+\.\d\d s, ", done.stdout, re.MULTILINE)
+    (measured,) = json.loads((tmp_path / "rounds.json").read_text(encoding="utf-8"))["ours"]
+    assert set(measured["together"]) == {"per_s", "p50_ms", "p99_ms"}
