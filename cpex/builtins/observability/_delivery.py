@@ -29,6 +29,10 @@ JITTER = 0.5
 """Part of a pause that is left to chance, so that workers do not return to a backend all at once."""
 
 
+TELL_AFTER = 3
+"""Attempts in a row that fail before the operator is told; one is no news."""
+
+
 class SinkSettings(EventSettings):
     """What every sink can be told."""
 
@@ -129,6 +133,7 @@ class Delivery:
         self._stopping = asyncio.Event()
         self._is_open = False
         self._told = False
+        self._away = False
         self.delivered = 0
         """Records that the backend has taken."""
         self.dropped = 0
@@ -225,6 +230,7 @@ class Delivery:
                 if attempt == self._settings.attempts:
                     self._drop(len(batch), f"{error}, after {attempt} attempts")
                     return
+                self._tell_away(attempt, error)
                 await self._pause(attempt, error.after_s)
             except Undeliverable as error:
                 self._drop(len(batch), str(error))
@@ -253,11 +259,19 @@ class Delivery:
         except TimeoutError:
             pass
 
+    def _tell_away(self, attempt: int, error: Unreachable) -> None:
+        """Say once per outage that a backend does not answer, before anything need be dropped for it."""
+        if attempt == TELL_AFTER and not (self._away or self._told):
+            self._away = True
+            self._logger.warning(
+                "Plugin '%s': records wait: %s, %d times in a row; trying on", self._plugin, error, attempt
+            )
+
     def _took(self, count: int) -> None:
         self.delivered += count
         _count(SinkCount(self._plugin, "delivered"), count)
-        if self._told:
-            self._told = False
+        if self._told or self._away:
+            self._told = self._away = False
             self._logger.warning(
                 "Plugin '%s': records are delivered again; %d have been dropped so far", self._plugin, self.dropped
             )

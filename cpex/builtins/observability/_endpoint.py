@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,9 @@ if TYPE_CHECKING:
     from wsgiref.simple_server import WSGIServer
 
     from prometheus_client import CollectorRegistry
+
+
+MAX_PORT = 65_535
 
 
 class Endpoint:
@@ -59,6 +63,20 @@ def open_endpoint(address: str, port: int, registry: CollectorRegistry) -> Endpo
             raise ValueError(f"port {port} of {address} serves another registry of this process")
         endpoint.users += 1
         return endpoint
+
+
+def open_first_endpoint(address: str, ports: range, registry: CollectorRegistry) -> Endpoint:
+    """Use the endpoint at the first of several ports that serves nobody else; see `open_endpoint`."""
+    for port in ports[:-1]:
+        try:
+            return open_endpoint(address, port, registry)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+        # It serves another registry of this process.
+        except ValueError:
+            pass
+    return open_endpoint(address, ports[-1], registry)
 
 
 def close_endpoint(endpoint: Endpoint) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field
 
-from cpex.builtins.observability._endpoint import Endpoint, close_endpoint, open_endpoint
+from cpex.builtins.observability._endpoint import MAX_PORT, Endpoint, close_endpoint, open_first_endpoint
 from cpex.builtins.observability._facts import entity_of
 from cpex.builtins.observability._metric_set import MetricSet, Shape, metric_set
 from cpex.builtins.observability._observer import HookCall, HookObserver
@@ -44,8 +44,10 @@ class MetricsSettings(BaseModel, extra="forbid", frozen=True):
     """How many tools get a label value of their own; later ones are `other`."""
     registry: str | None = Field(default=None, pattern=r"^[\w.]+:[\w.]+$")
     """`module:name` of the registry to use, instead of the Prometheus client's own."""
-    port: int | None = Field(default=None, ge=0, le=65_535)
+    port: int | None = Field(default=None, ge=0, le=MAX_PORT)
     """Serve the metrics over HTTP on this port; 0 takes a free one. Without it nothing listens."""
+    ports: int = Field(default=1, ge=1, le=1_000)
+    """How many ports, from `port` on, are tried in turn: each worker process of a machine takes the next free one."""
     address: str = "127.0.0.1"
     """What to listen on. The endpoint has no authentication."""
 
@@ -94,7 +96,8 @@ class MetricsPlugin(HookObserver):
             registry = self._registry or find_registry(settings.registry)
             metrics = metric_set(shape, registry)
             if settings.port is not None:
-                self._endpoint = open_endpoint(settings.address, settings.port, registry)
+                last = min(settings.port + settings.ports - 1, MAX_PORT)
+                self._endpoint = open_first_endpoint(settings.address, range(settings.port, last + 1), registry)
         except (OSError, ValueError, ImportError, AttributeError) as error:
             raise self._unavailable(error) from error
         self._metrics = metrics

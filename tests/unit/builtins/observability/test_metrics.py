@@ -142,6 +142,27 @@ async def test_a_port_that_is_taken_stops_the_start_with_its_address() -> None:
     assert failure.value.error.code == "metrics_unavailable"
 
 
+async def test_a_worker_takes_the_next_port_when_another_one_has_the_first() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        first = taken.getsockname()[1]
+        config = {"port": min(first, 65_000), "ports": 50}
+        one, other = (
+            MetricsPlugin(PluginConfig(name=name, kind="k", config=config), registry=CollectorRegistry())
+            for name in ("one", "other")
+        )
+        await one.initialize()
+        assert one.port is not None
+        assert first < one.port < first + 50
+        # Another registry of the same process is as foreign as another process.
+        await other.initialize()
+        assert other.port is not None
+        assert one.port < other.port < first + 50
+        assert "cpex_hook_calls" in scrape(one.port)
+        assert "cpex_hook_calls" in scrape(other.port)
+        await one.shutdown()
+        await other.shutdown()
+
+
 async def test_initialize_and_shutdown_may_be_called_twice() -> None:
     plugin = MetricsPlugin(PluginConfig(name="m", kind="k", config={"port": 0}), registry=CollectorRegistry())
     for _ in range(2):

@@ -182,6 +182,22 @@ async def test_a_slow_receiver_is_tried_again_after_the_time_that_a_request_may_
         later.set()
 
 
+async def test_an_outage_is_told_before_anything_is_dropped_and_so_is_its_end(
+    running: Any, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(6):
+        receiver.answers.put(status(503))
+    async with running(webhook(receiver.url)) as manager:
+        await call(manager, "1")
+        for _ in range(7):
+            await next_of(receiver)
+    assert warnings(caplog) == [
+        f"Plugin 'hook': records wait: `http://127.0.0.1:{receiver.port}/hook` answered with status 503, 3 times in a "
+        "row; trying on",
+        "Plugin 'hook': records are delivered again; 0 have been dropped so far",
+    ]
+
+
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
