@@ -81,10 +81,10 @@ class Circuit:
         record = _read(text)
         if record.state == "closed":
             return Gate(True, "closed")
-        if record.state == "half_open" and record.trial == request:
-            return Gate(True, "half_open")
         if now_s < record.until_s:
-            return Gate(False, record.state, record.until_s - now_s)
+            # The request of the trial may ask again, as a retry does, for as long as its trial lasts.
+            is_trial = record.state == "half_open" and record.trial == request
+            return Gate(is_trial, record.state, 0.0 if is_trial else record.until_s - now_s)
         trial = replace(record, state="half_open", trial=request, until_s=now_s + self.terms.trial_s)
         if await self._set(store, text, trial, now_s):
             return Gate(True, "half_open")
