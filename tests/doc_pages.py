@@ -2,7 +2,8 @@
 
 A page is written by hand. Where it has `<!-- table: fields models.config.Config -->`, what follows up to
 `<!-- end of table -->` is made by the function of that name in `doc_tables.py`, with the rest as its arguments. The
-schema of configuration files, beside the pages, is written as well.
+schema of configuration files, beside the pages, is written as well, and every whole configuration that a page shows
+gets the line that leads editors to it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ import doc_tables
 from cpex.framework.loader.json_schema import config_schema
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+DOCS = REFERENCE.parent
+ROOT = DOCS.parent
 SCHEMA = REFERENCE / "config.schema.json"
+HEADER_LINE = "# yaml-language-server: $schema=cpex.schema.json"
+# A block that begins with a comment has either the line or a reason of its own.
+_BARE = re.compile(
+    r"^(?P<fence>```yaml[^\n]*\n)(?P<first>(?:plugins|plugin_dirs|server_settings|grpc_server_settings):)", re.MULTILINE
+)
 COMMAND = "python tests/doc_pages.py"
 _TABLE = re.compile(
     r"^(?P<begin><!-- table: (?P<name>\w+)(?P<arguments>[^>]*) -->\n).*?^(?P<end><!-- end of table -->)$",
@@ -46,6 +54,16 @@ def tables_of(page: Path) -> set[str]:
     return {f"{each['name']}{each['arguments']}" for each in found}
 
 
+def shown_pages() -> list[Path]:
+    """The pages whose configurations lead editors to the schema; the founding patterns stand as they were written."""
+    return [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if page.name != "patterns.md")]
+
+
+def with_headers(text: str) -> str:
+    """A page whose whole configurations begin with the line that leads editors to the schema."""
+    return _BARE.sub(lambda found: f"{found['fence']}{HEADER_LINE}\n{found['first']}", text)
+
+
 def schema_text() -> str:
     """The published schema, as `cpex schema` prints it."""
     return json.dumps(config_schema(), ensure_ascii=False, indent=2) + "\n"
@@ -54,6 +72,11 @@ def schema_text() -> str:
 def main() -> None:
     """Rewrite every page that is out of date."""
     SCHEMA.write_text(schema_text(), encoding="utf-8")
+    for page in shown_pages():
+        before = page.read_text(encoding="utf-8")
+        if (after := with_headers(before)) != before:
+            page.write_text(after, encoding="utf-8")
+            print(f"wrote {page}", file=sys.stderr)
     for page in pages():
         before = page.read_text(encoding="utf-8")
         after = up_to_date(before)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from doc_blocks import ROOT
-from doc_pages import SCHEMA
+from doc_pages import COMMAND, SCHEMA, shown_pages, with_headers
 from jsonschema import Draft7Validator
 
 from cpex.framework.loader.config import ConfigLoader
@@ -52,6 +52,11 @@ def test_what_a_page_shows_is_underlined_just_where_the_loader_finds_fault(block
     checked = ConfigLoader.check_text(block, strict=True, env=ENV)
     by_themselves = [fault for fault in checked.faults if fault.code.startswith("config-unknown")]
     assert bool(errors(block)) == bool(by_themselves)
+
+
+def test_every_whole_configuration_on_a_page_leads_editors_to_the_schema() -> None:
+    bare = [page.name for page in shown_pages() if (text := page.read_text(encoding="utf-8")) != with_headers(text)]
+    assert bare == [], f"run: {COMMAND}"
 
 
 def test_the_examples_were_found() -> None:

@@ -12,7 +12,9 @@ from doc_blocks import ROOT, blocks
 
 def test_the_host_of_the_readme_prints_what_it_shows(tmp_path: Path) -> None:
     shown = blocks("../README.md")
-    layers = re.search(r"^```yaml\n(plugins:.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    layers = re.search(
+        r"^```yaml\n([^`]*?^plugins:.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     assert layers is not None
     (tmp_path / "plugins.yaml").write_text(layers[1])
     (tmp_path / "host.py").write_text(shown["host.py"])
