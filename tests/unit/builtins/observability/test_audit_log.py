@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from cpex.builtins.observability._journal import Journal
 from cpex.builtins.observability.audit_log import AuditLogPlugin
+from cpex.builtins.observability.audit_verify import verify_audit_log
 from cpex.framework import (
     AgentPreInvokePayload,
     GlobalContext,
@@ -398,6 +399,7 @@ async def test_every_operation_that_a_killed_host_let_through_is_on_record(runni
         await manager.invoke_hook("tool_pre_invoke", CALL, context())
     attempts = [each["request_id"] for each in records(log) if each["type"] == "attempt"]
     assert attempts[-1] == "r1"
+    assert verify_audit_log(log).holds
     remaining = list(attempts)
     for request in allowed:
         remaining.remove(request)

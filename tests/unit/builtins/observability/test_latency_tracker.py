@@ -98,6 +98,32 @@ async def test_an_operation_whose_result_is_an_error_is_told_apart(running: Any,
     assert observed(registry, "search")[0] is None
 
 
+async def test_operations_of_message_hooks_are_measured_by_their_tool(
+    running: Any, registry: CollectorRegistry
+) -> None:
+    from cpex.framework.cmf.message import (
+        Message,
+        Role,
+        ToolCall,
+        ToolCallContentPart,
+        ToolResult,
+        ToolResultContentPart,
+    )
+    from cpex.framework.hooks.message import MessagePayload
+
+    asked = ToolCallContentPart(content=ToolCall(tool_call_id="1", name="search", arguments={}))
+    done = ToolResultContentPart(content=ToolResult(tool_call_id="1", tool_name="search", content="x"))
+    pre, post = "cmf.tool_pre_invoke", "cmf.tool_post_invoke"
+    with clock.use_clock(clock.FixedClock(NOON)) as now:
+        async with running(tracker() | {"hooks": [pre, post]}) as manager:
+            for hook, role, part in ((pre, Role.ASSISTANT, asked), (post, Role.TOOL, done)):
+                message = MessagePayload(message=Message(schema_version="2.0", role=role, content=[part]))
+                await manager.invoke_hook(hook, message, GlobalContext(request_id="r1"))
+                await manager.executor.drain()
+                now.advance(2)
+    assert observed(registry, "search")[1] == pytest.approx(2.0, abs=0.5)
+
+
 async def test_a_denied_call_is_no_operation(
     running: Any, registry: CollectorRegistry, allow_list: dict[str, Any]
 ) -> None:
