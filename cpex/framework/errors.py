@@ -335,9 +335,13 @@ def attach_denial_outcome(
 
 
 def convert_exception_to_error(exception: BaseException, plugin_name: str) -> PluginErrorModel:
-    """Describe any exception as a plugin's failure; the message is the exception's `repr`, if it has a usable one."""
+    """Describe any exception as a plugin's failure; the message is the exception's `repr`, if it has a usable one.
+
+    Pydantic's own text quotes the values that it refused, which may be a payload: its message tells places and reasons.
+    """
     try:
-        message = repr(exception)
+        told = isinstance(exception, ValidationError)
+        message = f"{type(exception).__name__}({cause_text(exception)!r})" if told else repr(exception)
     # A foreign exception's own code runs here, and a failure to describe a failure must not take its place.
     except Exception:
         message = f"{type(exception).__name__} (its text cannot be made)"

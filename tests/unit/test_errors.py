@@ -4,6 +4,7 @@ import pickle
 from types import MappingProxyType
 
 import pytest
+from pydantic import ValidationError
 
 from cpex.framework import errors
 from cpex.framework.errors import (
@@ -24,6 +25,7 @@ from cpex.framework.errors import (
     convert_exception_to_error,
     sanitize_denial_metadata,
 )
+from cpex.framework.hooks.tools import ToolPreInvokePayload
 from cpex.framework.models import ControlExecutionRecord
 
 UNKNOWN_MODE = Fault(
@@ -55,6 +57,14 @@ def record(**values):
 
 def violation(**values):
     return PluginViolation(**{"reason": "r", "description": "d", "code": "CODE", **values})
+
+
+def test_a_refused_value_is_not_quoted_in_the_failure_that_it_caused() -> None:
+    with pytest.raises(ValidationError) as raised:
+        ToolPreInvokePayload.model_validate({"name": "t", "args": "hunter2"})
+    error = convert_exception_to_error(raised.value, "p")
+    assert error.message.startswith("ValidationError('ToolPreInvokePayload: args: ")
+    assert "hunter2" not in error.message
 
 
 def test_a_plugin_error_reads_like_its_model_and_carries_it():
