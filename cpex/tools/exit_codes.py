@@ -29,5 +29,7 @@ class ExitCode(IntEnum):
     """Evidence does not hold: a link of an audit log is broken."""
     INTERRUPTED = 130
     """Ctrl-C; what was done until then was reported."""
+    TERMINATED = 143
+    """SIGTERM; what was done until then was reported."""
     BROKEN_PIPE = 141
     """Whoever read the output stopped reading."""

@@ -226,12 +226,39 @@ def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
-def test_ctrl_c_ends_a_run_cleanly_with_its_summary(running: subprocess.Popen[str]) -> None:
-    running.send_signal(signal.SIGINT)
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl_c", "sigterm"])
+def test_a_signal_ends_a_run_cleanly_with_its_summary(
+    running: subprocess.Popen[str], sent: signal.Signals, code: int
+) -> None:
+    running.send_signal(sent)
     out, err = running.communicate(timeout=TIMEOUT_S)
-    assert (running.returncode, out) == (130, "")
+    assert (running.returncode, out) == (code, "")
     assert "1 event in" in err
     assert "until it was interrupted" in err
+    assert "Traceback" not in err
+
+
+def test_sigterm_while_plugins_start_ends_the_run_without_a_traceback(folder: Path) -> None:
+    (folder / "slow_start.py").write_text(
+        "import asyncio\n"
+        "from cpex.framework import Plugin\n"
+        "class Slow(Plugin):\n"
+        "    async def initialize(self):\n"
+        "        print('starting', flush=True)\n"
+        "        await asyncio.Event().wait()\n"
+    )
+    (folder / "slow.yaml").write_text(
+        "plugin_dirs: [.]\nplugins:\n- {name: slow, kind: slow_start.Slow, hooks: [tool_pre_invoke]}\n"
+    )
+    command = [*CPEX, "run", "-", "-c", "slow.yaml"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=folder, text=True, env=environment(), **pipes) as process:
+        assert process.stderr is not None
+        while (line := process.stderr.readline()) and "starting" not in line:
+            pass
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=TIMEOUT_S)
+    assert (process.returncode, out) == (143, "")
     assert "Traceback" not in err
 
 

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import signal
 import stat
 import sys
 from collections.abc import Callable
@@ -54,6 +55,8 @@ class Run:
     show_removed: bool
     verbose: bool
     tally: Tally = field(default_factory=Tally)
+    terminated: bool = False
+    """Whether SIGTERM has asked for an end."""
 
     def execute(self) -> ExitCode:
         """Do everything, and say how it ended."""
@@ -67,6 +70,9 @@ class Run:
                 summary = asyncio.run(self._replay(manager, source, sink, logs))
         except _Refused:
             return ExitCode.FAILURE
+        except asyncio.CancelledError:
+            # SIGTERM while plugins were being started or shut down; nothing else cancels a run from outside.
+            return ExitCode.TERMINATED
         except BrokenPipeError:
             raise
         # Plugins' errors end where they are called; what arrives here happened to the files of the run.
@@ -114,6 +120,7 @@ class Run:
     async def _replay(
         self, manager: TenantPluginManager, source: int, sink: BinaryIO | None, logs: LogPrinter
     ) -> Summary:
+        self._end_on_sigterm()
         await self._start(manager, logs)
         config = config_digest(manager.config or Config())
         started_ns = _REAL.monotonic_ns()
@@ -144,6 +151,19 @@ class Run:
             missing=tuple(manager.failed_plugins),
             refused=manager.executor.background.refused,
         )
+
+    def _end_on_sigterm(self) -> None:
+        """Let SIGTERM do what Ctrl-C does, as long as this event loop runs."""
+        task = asyncio.current_task()
+        assert task is not None  # it is the main task of `asyncio.run`
+
+        def end() -> None:
+            self.terminated = True
+            task.cancel()
+
+        # Event loops of Windows have no signal handlers, and nobody sends the signal there.
+        with contextlib.suppress(NotImplementedError):
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end)
 
     async def _start(self, manager: TenantPluginManager, logs: LogPrinter) -> None:
         # Failures to start are told below, with their places.
@@ -183,7 +203,7 @@ class Run:
 
     def _code(self, summary: Summary) -> ExitCode:
         if summary.interrupted:
-            return ExitCode.INTERRUPTED
+            return ExitCode.TERMINATED if self.terminated else ExitCode.INTERRUPTED
         if self.fail_on_deny and self.tally.denied:
             return ExitCode.DENIED
         return ExitCode.FAILURE if self.tally.bad_lines or self.tally.failed else ExitCode.OK
