@@ -307,16 +307,22 @@ def _graft(old: Any, new: Any, memo: GraftMemo) -> Any:
     if kind in ATOMS:
         return old if new == old else new
     if kind is dict or kind is list:
-        if _same_data(old, new):
-            return old
-        # Each pair once: structure that repeats itself on both sides has more paths through it than could be walked.
-        pair = id(old), id(new)
-        if pair not in memo:
-            memo[pair] = _graft_dict(old, new, memo) if kind is dict else _graft_list(old, new, memo)
-        return memo[pair]
+        return old if _same_data(old, new) else _graft_inside(old, new, memo)
     if isinstance(new, BaseModel):
         return _graft_model(old, new, memo)
     return old if _same(old, new, memo) else _copy_now(new, memo)
+
+
+def _graft_inside(old: Any, new: Any, memo: GraftMemo) -> Any:
+    """The same, of two values that are known to differ, or likely to."""
+    kind = type(new)
+    if kind is not type(old) or (kind is not dict and kind is not list):
+        return _graft(old, new, memo)
+    # Each pair once: structure that repeats itself on both sides has more paths through it than could be walked.
+    pair = id(old), id(new)
+    if pair not in memo:
+        memo[pair] = _graft_dict(old, new, memo) if kind is dict else _graft_list(old, new, memo)
+    return memo[pair]
 
 
 def _same_data(old: Any, new: Any) -> bool:
@@ -329,7 +335,8 @@ def _same_data(old: Any, new: Any) -> bool:
         return False
 
 
-def _graft_dict(old: dict[Any, Any], new: dict[Any, Any], memo: GraftMemo) -> dict[Any, Any]:
+def _graft_dict(old: dict[Any, Any], new: dict[Any, Any], memo: GraftMemo, *, fields: bool = False) -> dict[Any, Any]:
+    # Of a model's fields that were touched one has usually changed, or nobody would ask; of the items inside, few have.
     changed = len(old) != len(new)
     # Most inner containers hold only atoms and are as they were handed out: that is told at C speed.
     if not changed and all(map(_is, old.values(), new.values())) and all(map(_is, old, new)):
@@ -339,15 +346,11 @@ def _graft_dict(old: dict[Any, Any], new: dict[Any, Any], memo: GraftMemo) -> di
         before = old.get(key, _MISSING)
         if item is not before:
             kind = type(item)
-            if (
-                (kind is dict and kind is type(before) and len(item) == len(before))
-                and all(map(_is, before.values(), item.values()))
-                and all(map(_is, before, item))
-            ):
-                # What the call below would find, without the calls.
+            # What the call below would find, without the calls: most items are as they were handed out.
+            if not fields and kind is type(before) and (kind is dict or kind is list) and _same_data(before, item):
                 item = before
             else:
-                item = _graft(before, item, memo)
+                item = _graft_inside(before, item, memo)
                 changed = changed or item is not before
         result[key] = item
     return result if changed else old
@@ -369,7 +372,7 @@ def _graft_list(old: list[Any], new: list[Any], memo: GraftMemo) -> list[Any]:
 
 def _graft_model(old: BaseModel, new: BaseModel, memo: GraftMemo) -> BaseModel:
     fields, extra, private = (
-        _graft_dict(before or {}, after or {}, memo)
+        _graft_dict(before or {}, after or {}, memo, fields=True)
         for before, after in (
             (old.__dict__, new.__dict__),
             (old.__pydantic_extra__, new.__pydantic_extra__),

@@ -22,6 +22,8 @@ _EXACT = frozenset({str, bytes, type(None)})
 _COUNTED = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
 SOLE_REFERENCE = 2 if _COUNTED else -1
 """`getrefcount` of an object that nothing but one local variable refers to."""
+OWN_DICTIONARY = 3 if _COUNTED else -1
+"""The same of an instance dictionary that its instance and one local variable refer to."""
 _SOLE_ARGUMENT = 3 if _COUNTED else -1
 """The same for an argument, which the caller's variable refers to as well."""
 getrefcount = getattr(sys, "getrefcount", lambda _: 0)

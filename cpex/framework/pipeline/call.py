@@ -458,7 +458,7 @@ class ExecutionContext(PhaseState):
         """The trail in full. Every call returns the same record objects in a list of its own."""
         return self.trail.records()
 
-    def result(self, background_tasks: list[asyncio.Task[Any]]) -> PluginResult[Any]:
+    def result(self, background_tasks: list[asyncio.Task[Any]] | None) -> PluginResult[Any]:
         """The merged result of the call."""
         if self.decider is not None and self.plan.hook == HTTP_AUTH_CHECK_PERMISSION_HOOK:
             self.metadata = {**(self.metadata or {}), DECISION_PLUGIN_METADATA_KEY: self.decider}

@@ -9,7 +9,7 @@ from typing import Any
 from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PluginViolationError
 from cpex.framework.memory.copying import copy_tree
-from cpex.framework.memory.views import SOLE_REFERENCE, base_of, getrefcount, settle
+from cpex.framework.memory.views import OWN_DICTIONARY, SOLE_REFERENCE, base_of, getrefcount, settle
 from cpex.framework.models.context import PluginContext
 from cpex.framework.models.lazy import PENDING, raw_dict, set_raw_dict
 from cpex.framework.pipeline.call import ExecutionContext
@@ -77,6 +77,9 @@ def walk(call: ExecutionContext, steps: Iterator[Step], now: int) -> Waiting | N
     send, answer = stepper.send, stepper.answer
     view: Any = None
     context: Any = None
+    # The instance dictionaries of the two.
+    shown: dict[str, Any] = {}
+    told: dict[str, Any] = {}
     span: str | None = None
     for step in steps:
         if special:
@@ -88,13 +91,15 @@ def walk(call: ExecutionContext, steps: Iterator[Step], now: int) -> Waiting | N
                 context = call.context_for(step)
             else:
                 context = _new(PluginContext)
-                set_raw_dict(context, {PENDING: source})
+                told = {PENDING: source}
+                set_raw_dict(context, told)
         if view is None:
             if base is None:
                 view = copy_tree(payload)
             else:
                 view = _new(kind)
-                set_raw_dict(view, base.copy())
+                shown = base.copy()
+                set_raw_dict(view, shown)
         started, plain = now, False
         try:
             coroutine: Any = opened(call, step, view, context) if special else step.call(view, context)
@@ -124,12 +129,20 @@ def walk(call: ExecutionContext, steps: Iterator[Step], now: int) -> Waiting | N
             send, answer = stepper.send, stepper.answer
             view, context, special = None, None, call.special
             continue
-        if owed is not None and not special and getrefcount(context) == SOLE_REFERENCE and len(raw_dict(context)) == 1:
+        if (
+            (owed is not None and not special and len(told) == 1)
+            and getrefcount(context) == SOLE_REFERENCE
+            and getrefcount(told) == OWN_DICTIONARY
+        ):
             owed.append(step.uuid)
         else:
             _hand_over(call, step, context, span, result)
             context = None
-        if plain and base is not None and getrefcount(view) == SOLE_REFERENCE and raw_dict(view) == base:
+        if (
+            (plain and base is not None and shown == base)
+            and getrefcount(view) == SOLE_REFERENCE
+            and getrefcount(shown) == OWN_DICTIONARY
+        ):
             continue
         settle(view)
         view = None

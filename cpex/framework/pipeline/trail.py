@@ -21,6 +21,8 @@ class Recorded(Protocol):
         """The record, true as of now and completed in place later; every call returns the same object."""
 
 
+_new = object.__new__
+
 TrailEntry = tuple[Step, int] | ControlExecutionRecord | Recorded
 """A clean allow in short form (step, nanoseconds), a full record, or a turn in the background."""
 
@@ -46,17 +48,19 @@ class Trail(list[TrailEntry]):
         return self.FIELDS
 
     def fill(self, name: str) -> Any:
-        return self.records()
+        if name == "executions":
+            return self.records()
+        return {} if name == "metadata" else []
 
     def state(self) -> tuple[set[str], None, None]:
         return set(self.FIELDS), None, None
 
 
-# The fields of the result of a call in which every plugin simply allowed.
+# What a host asks for first, in a call in which every plugin simply allowed; the rest is made when it is asked for.
 _NOTHING_HAPPENED: dict[str, Any] = {
     name: field.get_default(call_default_factory=False)
     for name, field in PluginResult.model_fields.items()
-    if name != "executions"
+    if field.default_factory is None
 }
 
 
@@ -68,11 +72,13 @@ def result_of(
 ) -> PluginResult[Any]:
     """The result of a call: everything allowed and unchanged but for `changes`, a dict of the result's fields."""
     values = _NOTHING_HAPPENED.copy()
-    values["metadata"] = {} if metadata is None else metadata
-    values["background_tasks"] = [] if background_tasks is None else background_tasks
     values[PENDING] = trail
+    if metadata is not None:
+        values["metadata"] = metadata
+    if background_tasks is not None:
+        values["background_tasks"] = background_tasks
     if changes is not None:
         values.update(changes)
-    result: PluginResult[Any] = object.__new__(PluginResult)
+    result: PluginResult[Any] = _new(PluginResult)
     set_raw_dict(result, values)
     return result
