@@ -162,7 +162,7 @@ def mcp_http(folder: Path, entry: Entry) -> ServerProcess:
     config = server_config(folder, entry, server_settings={"port": port})
     mcp = {"proto": "STREAMABLEHTTP", "url": f"http://localhost:{port}/mcp", "reconnect_delay": 0.01}
     return ServerProcess(
-        MCP_RUNTIME,
+        [*MCP_RUNTIME],
         {"kind": "external", "mcp": mcp},
         answers_at(lambda: asyncio.open_connection("127.0.0.1", port)),
         {"PLUGINS_CONFIG_PATH": str(config), "PLUGINS_TRANSPORT": "http"},
@@ -175,7 +175,7 @@ def mcp_uds(folder: Path, entry: Entry) -> ServerProcess:
     config = server_config(folder, entry, server_settings={"uds": path})
     mcp = {"proto": "STREAMABLEHTTP", "url": "http://localhost/mcp", "uds": path, "reconnect_delay": 0.01}
     return ServerProcess(
-        MCP_RUNTIME,
+        [*MCP_RUNTIME],
         {"kind": "external", "mcp": mcp},
         answers_at(lambda: asyncio.open_unix_connection(path)),
         {"PLUGINS_CONFIG_PATH": str(config), "PLUGINS_TRANSPORT": "http"},

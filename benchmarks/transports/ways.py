@@ -1,0 +1,92 @@
+"""The ways to a plugin server that are measured. A new transport is one more entry of `WAYS`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import yaml
+
+PLUGINS = Path(__file__).parents[1] / "side"
+START_S = 60
+Entry: TypeAlias = dict[str, Any]
+Way: TypeAlias = Callable[[str, Path], AbstractAsyncContextManager[Entry]]
+"""Starts a server with an interpreter in a folder, for as long as the context lasts; gives the host's entry."""
+
+_MCP = ("-m", "cpex.framework.external.mcp.server.runtime")
+
+
+def server_config(folder: Path, **sections: Any) -> str:
+    """Write the configuration of a server with one plugin that allows everything."""
+    plugin = {"name": "noop", "kind": "noop_plugins.NoOp", "hooks": ["tool_pre_invoke"], "mode": "sequential"}
+    path = folder / "server.yaml"
+    path.write_text(yaml.safe_dump({"plugins": [plugin], "plugin_dirs": [str(PLUGINS)], **sections}), encoding="utf-8")
+    return str(path)
+
+
+@asynccontextmanager
+async def running(python: str, words: tuple[str, ...], connect: Any, **variables: str) -> AsyncIterator[None]:
+    """A server process that takes connections."""
+    kept = {name: text for name, text in os.environ.items() if not name.startswith("PLUGINS_")}
+    quiet = {"PLUGINS_LOG_LEVEL": "ERROR", "PYTHONPATH": str(PLUGINS)}
+    process = await asyncio.create_subprocess_exec(
+        python, *words, env=kept | quiet | variables, stdin=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(START_S):
+            while not await _connects(connect):
+                if process.returncode is not None:
+                    raise RuntimeError(f"the server of {python} ended with {process.returncode}")
+                await asyncio.sleep(0.05)
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), START_S)
+
+
+async def _connects(connect: Any) -> bool:
+    try:
+        _, writer = await connect()
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+@asynccontextmanager
+async def mcp_stdio(python: str, folder: Path) -> AsyncIterator[Entry]:
+    """The host starts the server."""
+    env = {"PLUGINS_CONFIG_PATH": server_config(folder), "PLUGINS_TRANSPORT": "stdio", "PYTHONPATH": str(PLUGINS)}
+    env["PLUGINS_LOG_LEVEL"] = "ERROR"
+    yield {"mcp": {"proto": "STDIO", "cmd": [python, *_MCP], "env": env}}
+
+
+@asynccontextmanager
+async def mcp_http(python: str, folder: Path) -> AsyncIterator[Entry]:
+    """Streamable HTTP on TCP."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    config = server_config(folder, server_settings={"host": "127.0.0.1", "port": port})
+    variables = {"PLUGINS_CONFIG_PATH": config, "PLUGINS_TRANSPORT": "http"}
+    async with running(python, _MCP, lambda: asyncio.open_connection("127.0.0.1", port), **variables):
+        yield {"mcp": {"proto": "STREAMABLEHTTP", "url": f"http://localhost:{port}/mcp"}}
+
+
+@asynccontextmanager
+async def mcp_http_uds(python: str, folder: Path) -> AsyncIterator[Entry]:
+    """Streamable HTTP on a Unix socket."""
+    path = str(folder / "mcp.sock")
+    config = server_config(folder, server_settings={"uds": path})
+    variables = {"PLUGINS_CONFIG_PATH": config, "PLUGINS_TRANSPORT": "http"}
+    async with running(python, _MCP, lambda: asyncio.open_unix_connection(path), **variables):
+        yield {"mcp": {"proto": "STREAMABLEHTTP", "url": "http://localhost/mcp", "uds": path}}
+
+
+WAYS: Mapping[str, Way] = {"mcp-stdio": mcp_stdio, "mcp-http": mcp_http, "mcp-http-uds": mcp_http_uds}
