@@ -4,13 +4,13 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: test lint types unit services demo bench clean
+.PHONY: test lint types unit services demo bench docs clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group test --group lint
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group test --group lint --group docs
 	touch $@
 
 test: lint types unit  ## lint, strict types, and every test
@@ -38,5 +38,9 @@ demo: $(STAMP)  ## the layered pipeline over recorded tool calls
 bench: $(STAMP)  ## ratios against the bare floor and the published package
 	$(BIN)/python -m benchmarks
 
+docs: $(STAMP)  ## the documentation site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo "open site/index.html"
+
 clean:
-	rm -rf $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf site $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis
