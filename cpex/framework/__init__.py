@@ -160,6 +160,7 @@ _SUBMODULES = frozenset(
         "errors",
         "extensions",
         "external",
+        "guard",
         "hooks",
         "loader",
         "manager",

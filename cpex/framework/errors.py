@@ -9,7 +9,9 @@
     │   └── ConfigError          a configuration has faults, listed with their places
     │       └── ConfigFileNotFound   (also a FileNotFoundError) the file is missing or unreadable
     ├── RuntimeError
-    │   └── PluginLoadError      plugins could not be started
+    │   ├── PluginLoadError      plugins could not be started
+    │   └── GuardError           an operation cannot be guarded as it stands
+    │       └── CoverageError    an operation went past a mandatory hook
     └── TierViolationError       lives in `cpex.framework.extensions`, beside the rules that it is about
 
 `DenialOutcome` describes a denial in terms that are safe to export to telemetry: labels, numbers and flags, no texts.
@@ -35,10 +37,12 @@ __all__ = [
     "ConfigError",
     "ConfigFileNotFound",
     "ControlExecutionRecord",
+    "CoverageError",
     "DenialExecutionRecord",
     "DenialMetadataValue",
     "DenialOutcome",
     "Fault",
+    "GuardError",
     "LoadFailure",
     "PayloadSizeError",
     "PluginError",
@@ -158,6 +162,29 @@ class PluginLoadError(RuntimeError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.failures,)
+
+
+class GuardError(RuntimeError):
+    """An operation cannot be guarded as it stands: no plugins run, or one rewrote what the guard cannot follow."""
+
+
+class CoverageError(GuardError):
+    """An operation went past a mandatory hook, and the host wants that to stop it.
+
+    Attributes:
+        kind: Such as `tool`.
+        target: The tool, prompt, resource or agent.
+        missing: The hooks that have not run.
+    """
+
+    def __init__(self, message: str, kind: str, target: str, missing: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.target = target
+        self.missing = missing
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.kind, self.target, self.missing)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from weakref import WeakKeyDictionary
 
 from cpex.framework.base import Plugin
@@ -39,6 +39,10 @@ from cpex.framework.pipeline.executor import Executor
 from cpex.framework.pipeline.trail import Trail, result_of
 from cpex.framework.registry import PluginInstanceRegistry
 from cpex.framework.settings import settings
+
+if TYPE_CHECKING:
+    # Only hosts that use the guard pay for it.
+    from cpex.framework.guard.request import Request, RequestFacts
 
 __all__ = [
     "CONTEXT_CLEANUP_INTERVAL",
@@ -200,6 +204,30 @@ class _Manager(_ManagerState):
         """Whether a call of the hook would concern any plugin, conditions aside."""
         return self._registry.has_hooks_for(hook_type)
 
+    def is_watched(self, hook_type: str) -> bool:
+        """Whether a call of the hook would concern any plugin: one that handles it, or one that observes all calls."""
+        return self._registry.plan(hook_type) is not None
+
+    @property
+    def generation(self) -> int:
+        """Grows whenever a plugin comes or goes: what `has_hooks_for` and `is_watched` said holds until then."""
+        return self._registry.generation
+
+    def request(self, **facts: Unpack[RequestFacts]) -> Request:
+        """Open a request, whose calls run between their hooks.
+
+            async with manager.request(user="ann", tenant_id="acme") as request:
+                result = await request.call_tool("search", {"q": "tea"}, search)
+
+        Args:
+            facts: Who asks and under which rules; see `RequestFacts`.
+
+        Source: docs/guard.md.
+        """
+        from cpex.framework.guard.request import Request
+
+        return Request(self, **facts)
+
     async def initialize(self) -> None:
         """Make, initialise and register the configured plugins, in order. Does nothing when that is done.
 
@@ -229,6 +257,11 @@ class _Manager(_ManagerState):
         config = self._config
         if config is None:
             return
+        if config.coverage is not None:
+            from cpex.framework.guard.ledger import Coverage
+
+            # A demand that nothing can meet must not wait for the first request.
+            Coverage(config.coverage)
         self._loader.append_to_search_path(config.plugin_dirs, base=self._config_path or None)
         self._failed = await start_plugins(config, self._loader, self._registry, self._locations)
 

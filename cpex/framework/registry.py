@@ -57,6 +57,9 @@ class PluginInstanceRegistry:
         self._observers: dict[str, Observer] = {}
         self._sorted: dict[str, list[HookRef]] = {}
         self._plans: dict[str, HookPlan | None] = {}
+        self._handled: frozenset[str] | None = None
+        self.generation = 0
+        """Grows whenever a plugin comes or goes: what was found out about the registry holds until then."""
 
     def register(self, plugin: Plugin, trusted_config: PluginConfig | None = None) -> None:
         """Add a plugin with all the handlers that its trusted configuration lists.
@@ -117,7 +120,9 @@ class PluginInstanceRegistry:
 
     def has_hooks_for(self, hook_type: str) -> bool:
         """Whether any plugin has a handler for the hook; conditions and disabling are not looked at."""
-        return bool(self.get_hook_refs_for_hook(hook_type))
+        if self._handled is None:
+            self._handled = frozenset(hook for hooks in self._refs.values() for hook in hooks)
+        return hook_name(hook_type) in self._handled
 
     @property
     def plugin_count(self) -> int:
@@ -154,3 +159,5 @@ class PluginInstanceRegistry:
     def _forget_plans(self) -> None:
         self._sorted.clear()
         self._plans.clear()
+        self._handled = None
+        self.generation += 1

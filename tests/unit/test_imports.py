@@ -24,8 +24,8 @@ GROUPS = (
     "pdp",
     "policy loader",
     "external isolated",
-    "manager",
-    "builtins proxy testing",
+    "manager guard",
+    "builtins proxy testing adapters",
     "tools",
 )
 RANKS = {room: rank for rank, group in enumerate(GROUPS, start=1) for room in group.split()}

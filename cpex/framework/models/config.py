@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from cpex.framework.constants import EXTERNAL_PLUGIN_TYPE, IGNORE_CONFIG_EXTERNAL
+from cpex.framework.models.coverage import CoverageConfig
 from cpex.framework.models.mode import OnError, PluginMode, TransportType
 from cpex.framework.models.transport import (
     GRPCClientConfig,
@@ -364,3 +365,5 @@ class Config(BaseModel):
     """Background tasks at a time; more are refused."""
     drain_timeout_s: float = Field(default=5.0, ge=0, allow_inf_nan=False)
     """Seconds that a shutdown waits for background tasks."""
+    coverage: CoverageConfig | None = None
+    """Hooks that must run around every operation of a request that goes through the guard."""

@@ -152,7 +152,7 @@ server_settings: {port: x, tls: {cafile: y}}
         "  at c.yaml:13:1 (plugin_dir)\n"
         "  help: did you mean `plugin_dirs`? known: plugins, plugin_dirs, server_settings, grpc_server_settings, "
         "unix_socket_server_settings, plugin_timeout_s, hook_timeout_s, max_payload_bytes, background_limit, "
-        "drain_timeout_s\n"
+        "drain_timeout_s, coverage\n"
         "error: `port` must be a whole number, not text [config-type]\n"
         "  at c.yaml:14:25 (server_settings.port)\n"
         "error: unknown key `cafile` under `tls` [config-unknown-key]\n"
