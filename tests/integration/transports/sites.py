@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -27,6 +28,8 @@ from cpex.framework import PluginConfig
 from cpex.framework.external.memory import MemoryExternalPlugin
 from cpex.framework.external.server import ExternalPluginServer
 from cpex.framework.manager import TenantPluginManager
+
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,14 @@ async def over_memory(folder: Path, entry: Entry) -> AsyncIterator[Entry]:
     """A service in this process."""
     server = ExternalPluginServer(str(server_config(folder, entry)))
     await server.initialize()
-    OverMemory.service = server
+    # A kind is a name: each service has a class of its own, under one that a configuration can say.
+    name = f"OverMemory{next(_numbers)}"
+    globals()[name] = type(name, (OverMemory,), {"service": server, "__module__": __name__})
     try:
-        yield {"kind": f"{OverMemory.__module__}.OverMemory", "hooks": HOOKS, **entry}
+        yield {"kind": f"{__name__}.{name}", "hooks": HOOKS, **entry}
     finally:
         await server.shutdown()
+        del globals()[name]
 
 
 @asynccontextmanager
@@ -111,23 +117,20 @@ SITES = [
 
 
 @asynccontextmanager
-async def host(
-    site: Site, folder: Path, server: Entry | None = None, **local: Any
-) -> AsyncIterator[TenantPluginManager]:
-    """A started host that reaches the plugin at a site.
+async def host(folder: Path, entry: Entry, **local: Any) -> AsyncIterator[TenantPluginManager]:
+    """A started host.
 
     Args:
-        server: Fields of the entry on the server; `{}` for one that the operator left at its defaults.
-        local: Fields of the host's entry, over what the site says.
+        entry: What a site says of how its plugin is reached.
+        local: Fields of the host's entry, over that.
     """
-    async with site.start(folder, server or {}) as entry:
-        path = folder / "host.yaml"
-        plugin = {"name": NAME, **entry, **local}
-        folders = plugin.pop("plugin_dirs", [str(PLUGINS)])
-        path.write_text(yaml.safe_dump({"plugin_dirs": folders, "plugins": [plugin]}), encoding="utf-8")
-        manager = TenantPluginManager(str(path))
-        await manager.initialize()
-        try:
-            yield manager
-        finally:
-            await manager.shutdown()
+    path = folder / "host.yaml"
+    plugin = {"name": NAME, **entry, **local}
+    folders = plugin.pop("plugin_dirs", [str(PLUGINS)])
+    path.write_text(yaml.safe_dump({"plugin_dirs": folders, "plugins": [plugin]}), encoding="utf-8")
+    manager = TenantPluginManager(str(path))
+    await manager.initialize()
+    try:
+        yield manager
+    finally:
+        await manager.shutdown()

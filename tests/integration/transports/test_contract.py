@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,6 +13,8 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
+from integration.transports.servers import Entry
 from integration.transports.sites import SITES, Site, host
 from pydantic import SecretStr
 from support import other_tasks
@@ -20,6 +23,7 @@ from cpex.framework import GlobalContext, PluginError, ToolPostInvokePayload, To
 from cpex.framework.extensions import Extensions, HttpExtension, SecurityExtension
 from cpex.framework.manager import TenantPluginManager
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 Started = Callable[..., AbstractAsyncContextManager[TenantPluginManager]]
 
 
@@ -30,10 +34,32 @@ def site(request: pytest.FixtureRequest) -> Site:
     return found
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Callable[[Site, Entry], Awaitable[Entry]]]:
+    """Servers that the tests share, as hosts would: one for each site and entry, started when it is first asked for."""
+    entries: dict[tuple[str, str], Entry] = {}
+    async with AsyncExitStack() as servers:
+
+        async def entry_at(site: Site, server: Entry) -> Entry:
+            key = (site.name, json.dumps(server, sort_keys=True))
+            if key not in entries:
+                folder = tmp_path_factory.mktemp(site.name)
+                entries[key] = await servers.enter_async_context(site.start(folder, server))
+            return entries[key]
+
+        yield entry_at
+
+
 @pytest.fixture
-def started(site: Site, tmp_path: Path) -> Started:
-    """Starts a host that reaches the plugin at the site."""
-    return lambda server=None, **local: host(site, tmp_path, server, **local)
+def started(site: Site, tmp_path: Path, running: Callable[[Site, Entry], Awaitable[Entry]]) -> Started:
+    """Starts a host that reaches the plugin at the site; fields of the server's entry, then of the host's."""
+
+    @asynccontextmanager
+    async def start(server: Entry | None = None, **local: Any) -> AsyncIterator[TenantPluginManager]:
+        async with host(tmp_path, await running(site, server or {}), **local) as manager:
+            yield manager
+
+    return start
 
 
 def lossless(site: Site, what: str) -> None:
