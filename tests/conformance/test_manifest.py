@@ -15,7 +15,7 @@ MARKS = marks()
 def test_every_behaviour_has_an_id_of_its_own_and_a_sentence() -> None:
     ids = [each.id for each in REQUIREMENTS]
     assert sorted(set(ids)) == sorted(ids)
-    assert [each.id for each in REQUIREMENTS if not re.fullmatch(r"[DMPSV]\d+[a-z]?(\.[a-z-]+)?", each.id)] == []
+    assert [each.id for each in REQUIREMENTS if not re.fullmatch(r"[DEMPSV]\d+[a-z]?(\.[a-z-]+)?", each.id)] == []
     assert [each.id for each in REQUIREMENTS if not each.behaviour.strip()] == []
 
 
@@ -41,6 +41,7 @@ def test_all_decisions_and_scenarios_are_there() -> None:
     rows = {f"D{number}" for number in range(1, 34)} | {f"S{number}" for number in range(1, 31)}
     rows |= {f"M{number}" for number in range(1, 22)}
     rows |= {f"P{number}" for number in range(1, 25)}
+    rows |= {f"E{number}" for number in range(1, 24)}
     rows |= {f"V{number}" for number in range(1, 23)}
     sub_rows = {"D5a", "D7a", "D7b", "D13a", "D17a", "D17b", "D18a", "D22a"}
     assert listed == rows | sub_rows

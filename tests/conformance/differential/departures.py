@@ -9,6 +9,7 @@ from __future__ import annotations
 from .departure import Departure
 from .departures_of_environments import ENVIRONMENTS
 from .departures_of_messages import MESSAGES
+from .departures_of_processes import PROCESSES
 from .departures_of_tools import TOOLS
 
 FAILING: tuple[Departure, ...] = (
@@ -218,6 +219,7 @@ CHAPTERS: tuple[tuple[str, tuple[Departure, ...]], ...] = (
     ("Managers, loading, replies", MANAGERS),
     ("Messages", MESSAGES),
     ("Plugins in environments of their own", ENVIRONMENTS),
+    ("Plugins in other processes", PROCESSES),
     ("Decision points, command line, templates", TOOLS),
 )
 """`(heading of the page, rows)`."""

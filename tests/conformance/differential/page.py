@@ -38,7 +38,7 @@ def text() -> str:
     """The whole page, from the manifest; the departures say how the published release differs."""
     demanded: dict[str, list[Requirement]] = {}
     for entry in requirements():
-        if entry.id[0] in "DMPV":
+        if entry.id[0] in "DEMPV":
             demanded.setdefault(entry.id.split(".")[0], []).append(entry)
     chapters = [_chapter(heading, rows, demanded) for heading, rows in CHAPTERS]
     # What is left was told by no departure: the published release has nothing to compare it with.

@@ -110,6 +110,7 @@ async def test_values_arrive_as_what_they_are(started: Started, site: Site) -> N
     assert {name: result.metadata["told"][name] for name in args} == told
 
 
+@pytest.mark.conformance("E13")
 async def test_the_plugin_knows_the_whole_request(started: Started, site: Site) -> None:
     lossless(site, "user_context")
     user = UserContext(user_id="u7", email="ann@example.com", groups=["ops"], attributes={"level": 3})
@@ -122,6 +123,7 @@ async def test_the_plugin_knows_the_whole_request(started: Started, site: Site) 
     assert eval(result.metadata["told"]["context"]) == expected
 
 
+@pytest.mark.conformance("E11")
 async def test_a_rewrite_keeps_what_it_did_not_touch(started: Started) -> None:
     args = {"n": 3, "when": date(2024, 2, 29), "tags": {"a", "b"}, "keep": {"deep": [1, None]}}
     async with started() as manager:
@@ -131,6 +133,7 @@ async def test_a_rewrite_keeps_what_it_did_not_touch(started: Started) -> None:
     assert (result.metadata, result.http_headers, result.retry_delay_ms) == ({"note": 1}, {"x-a": "b"}, 7)
 
 
+@pytest.mark.conformance("E12")
 async def test_a_denial_says_all_that_it_says(started: Started) -> None:
     async with started() as manager:
         result = await call(manager, "deny")
@@ -196,6 +199,7 @@ EXTENSIONS = Extensions(
 )
 
 
+@pytest.mark.conformance("E13")
 async def test_a_plugin_sees_and_changes_what_its_capabilities_open(started: Started, site: Site) -> None:
     lossless(site, "extensions")
     capabilities = ["read_labels", "append_labels"]
@@ -219,6 +223,7 @@ async def test_either_operator_can_withhold_a_capability(started: Started, site:
     assert result.modified_extensions is None or result.modified_extensions.security == EXTENSIONS.security
 
 
+@pytest.mark.conformance("E11")
 async def test_a_secret_stays_a_secret_and_survives_a_rewrite(started: Started, site: Site) -> None:
     async with started() as manager:
         result = await call(manager, "secret", {"secret": SecretStr("hunter2"), "other": 1})

@@ -46,6 +46,7 @@ async def allows(manager: TenantPluginManager) -> bool:
         return False
 
 
+@pytest.mark.conformance("E7")
 async def test_an_absent_server_stops_the_start_and_is_named(server: ServerProcess, tmp_path: Path) -> None:
     manager = manager_for(tmp_path, server.entry, initialize_timeout_s=10)
     with pytest.raises(PluginLoadError) as raised:
@@ -75,6 +76,7 @@ async def test_a_plugin_that_may_be_missing_connects_when_its_server_is_there(
         await sooner_or_later(denies)
 
 
+@pytest.mark.conformance("E2")
 async def test_a_server_killed_during_a_call_ends_it_at_once_and_the_next_one_works(
     server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -91,6 +93,8 @@ async def test_a_server_killed_during_a_call_ends_it_at_once_and_the_next_one_wo
         await sooner_or_later(lambda: allows(manager))
 
 
+@pytest.mark.conformance("E1")
+@pytest.mark.conformance("E18")
 async def test_a_frozen_server_costs_the_deadline_and_its_late_answers_are_nobodys(
     server: ServerProcess, tmp_path: Path
 ) -> None:
@@ -125,6 +129,7 @@ async def test_a_server_that_was_restarted_between_two_calls_is_not_noticed(
         assert (await call(manager, "deny")).violation.code == "NO"
 
 
+@pytest.mark.conformance("E6")
 async def test_an_absent_server_is_asked_once_per_pause_and_not_once_per_call(
     server: ServerProcess, tmp_path: Path
 ) -> None:

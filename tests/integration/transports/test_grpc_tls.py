@@ -100,6 +100,7 @@ async def test_a_server_may_ask_for_no_certificate(authority: Authority, tmp_pat
         assert await denies(tmp_path, port, {"ca_bundle": authority.bundle()})
 
 
+@pytest.mark.conformance("E4")
 async def test_an_encrypted_key_is_opened_with_its_password(authority: Authority, tmp_path: Path) -> None:
     pair = authority.pair("localhost")
     key = serialization.load_pem_private_key(Path(pair["keyfile"]).read_bytes(), None)
@@ -169,6 +170,7 @@ async def test_a_server_with_half_a_tls_section_does_not_start(
     assert "Traceback" not in stderr.decode()
 
 
+@pytest.mark.conformance("E4")
 async def test_a_host_that_wants_no_verification_is_told_that_there_is_none_such(
     authority: Authority, tmp_path: Path
 ) -> None:

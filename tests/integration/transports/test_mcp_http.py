@@ -128,6 +128,7 @@ async def elsewhere(_: dict[str, Any], writer: asyncio.StreamWriter) -> None:
         (elsewhere, "JSON_DECODE_ERROR", "redirects to http://169.254.169.254/mcp, which is not followed"),
     ],
 )
+@pytest.mark.conformance("E10")
 async def test_an_answer_that_is_none_fails_the_call_at_once(
     tmp_path: Path, answer: Answerer, code: str, text: str
 ) -> None:
@@ -154,17 +155,20 @@ async def start_fails(folder: Path, entry: Entry, **local: Any) -> str:
     return str(raised.value)
 
 
+@pytest.mark.conformance("E2")
 async def test_a_server_that_cannot_be_reached_is_tried_three_times_and_named(tmp_path: Path) -> None:
     url = f"http://localhost:{free_port()}/mcp"
     text = await start_fails(tmp_path, {"kind": "external", "mcp": {"proto": "STREAMABLEHTTP", "url": url}})
     assert f"external plugin contract at {url}: connection failed after 3 attempts: cannot reach {url}: " in text
 
 
+@pytest.mark.conformance("E21")
 async def test_no_client_speaks_sse_and_the_start_says_so(tmp_path: Path) -> None:
     entry = {"kind": "external", "mcp": {"proto": "SSE", "url": "http://localhost:1/sse"}}
     assert "no client speaks SSE; write STDIO or STREAMABLEHTTP" in await start_fails(tmp_path, entry)
 
 
+@pytest.mark.conformance("E10")
 async def test_a_name_that_leads_into_a_private_network_is_refused(tmp_path: Path) -> None:
     name = socket.gethostname()
     try:
@@ -242,6 +246,7 @@ async def test_health_and_metrics_are_told_to_whoever_asks(served: ServerProcess
     assert 'plugin_info{server_name="MCP Plugin Server",ssl_enabled="false",transport="http"} 1.0' in text
 
 
+@pytest.mark.conformance("E17")
 async def test_metrics_that_are_off_are_unavailable(tmp_path: Path) -> None:
     server = mcp_http(tmp_path, {})
     server.variables["ENABLE_METRICS"] = "no"
@@ -250,6 +255,7 @@ async def test_metrics_that_are_off_are_unavailable(tmp_path: Path) -> None:
     await server.stop()
 
 
+@pytest.mark.conformance("E16")
 async def test_the_socket_is_its_owners_alone_and_is_removed(tmp_path: Path) -> None:
     server = mcp_uds(tmp_path, {})
     path = Path(server.entry["mcp"]["uds"])
@@ -280,6 +286,7 @@ def failing(config: Path, **variables: str) -> str:
     return done.stderr
 
 
+@pytest.mark.conformance("E16")
 async def test_a_socket_that_somebody_listens_on_is_left_alone(tmp_path: Path) -> None:
     server = mcp_uds(tmp_path, {})
     await server.start()
@@ -309,10 +316,12 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         ("", "standard input is empty, so nobody can speak to this server; set PLUGINS_TRANSPORT=http"),
     ],
 )
+@pytest.mark.conformance("E22")
 def test_a_transport_that_is_none_of_its_is_refused(tmp_path: Path, word: str, text: str) -> None:
     assert text in failing(server_config(tmp_path, {}), PLUGINS_TRANSPORT=word)
 
 
+@pytest.mark.conformance("E20")
 def test_a_malformed_variable_of_another_server_stops_nothing(tmp_path: Path) -> None:
     config = server_config(tmp_path, {})
     variables = {

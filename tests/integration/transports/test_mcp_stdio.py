@@ -54,6 +54,7 @@ async def test_what_plugins_print_does_not_disturb_the_protocol(tmp_path: Path) 
             assert (await call(manager, "x")).metadata["stdin"] == ""
 
 
+@pytest.mark.conformance("E15")
 async def test_a_child_is_given_what_programs_need_and_no_secret_of_the_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +69,7 @@ async def test_a_child_is_given_what_programs_need_and_no_secret_of_the_host(
     assert (variables["PLUGINS_TRANSPORT"], variables["PLUGINS_LOG_LEVEL"]) == ("stdio", "WARNING")
 
 
+@pytest.mark.conformance("E15")
 async def test_an_operator_can_hand_on_the_whole_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "db")
     async with host(tmp_path, odd(tmp_path, "Environment", inherit_env=True)) as manager:
@@ -137,6 +139,7 @@ async def test_an_answer_that_is_none_fails_the_call_at_once(tmp_path: Path, fau
     assert text in raised.value.error.message
 
 
+@pytest.mark.conformance("E1")
 async def test_an_answer_to_another_request_is_nobodys(tmp_path: Path) -> None:
     async with host(tmp_path, misbehaving("other-id")) as manager:
         assert (await call(manager, "x")).continue_processing is False
@@ -158,6 +161,7 @@ async def test_a_server_that_asks_whether_we_are_there_is_answered(tmp_path: Pat
     assert reply == {"jsonrpc": "2.0", "id": "s1", "result": {}}
 
 
+@pytest.mark.conformance("E2")
 async def test_a_child_killed_during_calls_ends_them_at_once_and_is_started_anew(tmp_path: Path) -> None:
     async with host(tmp_path, mcp_stdio(tmp_path, {}), timeout_s=15) as manager:
         await call(manager, "nothing")
@@ -181,6 +185,16 @@ async def test_a_plugin_that_takes_its_process_down_is_quoted(tmp_path: Path) ->
     assert "RuntimeError: the model file is damaged" in text
 
 
+@pytest.mark.conformance("E23")
+async def test_a_message_that_speaks_of_a_terminated_session_is_a_message(tmp_path: Path) -> None:
+    async with host(tmp_path, misbehaving("words")) as manager:
+        before = children()
+        with pytest.raises(PluginError, match="session terminated, says the plugin"):
+            await call(manager, "x")
+        assert children() == before
+
+
+@pytest.mark.conformance("E18")
 async def test_a_frozen_child_costs_the_deadline_and_its_late_answers_are_nobodys(tmp_path: Path) -> None:
     async with host(tmp_path, mcp_stdio(tmp_path, {}), timeout_s=1) as manager:
         await call(manager, "nothing")

@@ -95,6 +95,7 @@ async def refusal(folder: Path, entry: Entry) -> str:
     return str(raised.value)
 
 
+@pytest.mark.conformance("E3")
 async def test_both_ends_show_a_certificate(tmp_path: Path, good: Certificates, other: Certificates) -> None:
     server = good.made_out_to("localhost")
     async with serving(tmp_path, **server, ca_bundle=good.ca, ssl_cert_reqs=2) as port:
@@ -117,6 +118,7 @@ async def test_without_a_client_certificate_a_server_that_wants_one_answers_noth
     assert "connection failed after 3 attempts" in text
 
 
+@pytest.mark.conformance("E3")
 async def test_an_optional_client_certificate_is_optional(tmp_path: Path, good: Certificates) -> None:
     server = good.made_out_to("localhost")
     async with serving(tmp_path, **server, ca_bundle=good.ca, ssl_cert_reqs=1) as port:
@@ -138,6 +140,7 @@ async def test_a_server_of_another_authority_or_another_name_is_refused(
         assert await works(tmp_path, entry(port, ca_bundle=good.ca, check_hostname=False))
 
 
+@pytest.mark.conformance("E3")
 def test_incomplete_tls_starts_no_server(tmp_path: Path, good: Certificates) -> None:
     made = good.made_out_to("localhost")
 

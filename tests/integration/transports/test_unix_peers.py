@@ -114,6 +114,7 @@ async def test_a_broken_answer_is_an_error_and_the_next_connection_is_good(
         await plugin.shutdown()
 
 
+@pytest.mark.conformance("E1")
 async def test_a_late_answer_is_never_taken_for_the_next_questions(tmp_path: Path) -> None:
     """The published release answered a call with the late answer to an earlier one: a denial became an allow."""
     held: list[asyncio.StreamWriter] = []
@@ -155,6 +156,7 @@ async def write_for_ever(writer: asyncio.StreamWriter) -> None:
             await asyncio.sleep(0)
 
 
+@pytest.mark.conformance("E19")
 async def test_an_answer_that_nobody_asked_for_ends_the_connection(tmp_path: Path) -> None:
     async def answering(question: bytes, writer: asyncio.StreamWriter) -> None:
         await write_message_async(writer, allowed("one"))
@@ -210,6 +212,7 @@ async def test_the_server_tells_questions_apart_by_what_they_parse_as(tmp_path: 
         writer.close()
 
 
+@pytest.mark.conformance("E19")
 async def test_questions_without_an_id_are_answered_in_the_order_of_asking(tmp_path: Path) -> None:
     async with server(tmp_path) as running:
         reader, writer = await asyncio.open_unix_connection(running.socket_path)
@@ -238,6 +241,7 @@ async def test_a_client_that_sends_no_message_is_let_go_and_others_are_served(tm
         writer.close()
 
 
+@pytest.mark.conformance("E16")
 async def test_the_socket_is_its_owners_alone_and_goes_with_the_server(tmp_path: Path) -> None:
     async with server(tmp_path) as running:
         path = Path(running.socket_path)

@@ -31,6 +31,7 @@ from cpex.framework.external.addresses import AddressRefused, checked_addresses,
         ("2606:4700:4700::1111", None),
     ],
 )
+@pytest.mark.conformance("E10")
 def test_addresses_that_are_not_of_the_public_internet_are_told_apart(address: str, kind: str | None) -> None:
     assert refusal_of(ipaddress.ip_address(address)) == kind
 

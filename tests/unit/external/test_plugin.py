@@ -113,6 +113,7 @@ async def test_the_servers_configuration_is_taken_over() -> None:
     assert (config.capabilities, config.tags) == ({"read_labels"}, ["t"])
 
 
+@pytest.mark.conformance("E8")
 async def test_what_the_operator_wrote_here_wins_but_for_an_empty_list_of_hooks() -> None:
     asked = await remote({"mode": "transform", "priority": 100, "hooks": []}, mode="audit", priority=7)
     await asked.initialize()
@@ -155,6 +156,7 @@ async def test_frames_go_only_to_a_server_that_said_it_knows_them(says: dict[str
     assert asked.link.forms == [form]
 
 
+@pytest.mark.conformance("E9")
 async def test_a_server_is_asked_under_the_name_that_it_uses() -> None:
     asked = await remote({"name": "P"})
     asked.link.says = {"cpex_wire": "-"}
@@ -170,6 +172,7 @@ async def test_connecting_is_tried_three_times() -> None:
     assert (raised.value.error.code, asked.link.opened) == ("external_connect", 3)
 
 
+@pytest.mark.conformance("E5")
 async def test_a_question_that_did_not_leave_is_asked_again_and_one_that_may_have_is_not() -> None:
     asked = await remote()
     await asked.initialize()

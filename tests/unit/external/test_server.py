@@ -130,6 +130,7 @@ async def test_a_server_that_was_not_initialized_says_so() -> None:
     assert "Plugin server not initialized" in answer["error"]["message"]
 
 
+@pytest.mark.conformance("E9")
 async def test_names_are_compared_without_case_for_configurations_and_for_hooks() -> None:
     server = await served(rewrite, name="Guard")
     described = await server.get_plugin_config("guard")
@@ -205,6 +206,7 @@ def config_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(path)
 
 
+@pytest.mark.conformance("E14")
 async def test_settings_are_told_as_they_stand_in_the_file_and_secrets_are_not(config_path: str) -> None:
     described = await ExternalPluginServer(config_path).get_plugin_configs()
     assert [each["name"] for each in described] == ["guard", "off"]

@@ -72,6 +72,9 @@ def answer(fault: str, id: int) -> None:
         # Closing `sys.stdout` would leave the descriptor open.
         os.close(1)
         time.sleep(60)
+    if fault == "words":
+        error = {"message": "session terminated, says the plugin", "plugin_name": "contract"}
+        text(id, json.dumps({"error": error}))
     if fault == "asks":
         send({"jsonrpc": "2.0", "id": "s1", "method": "ping"})
         reply = json.loads(sys.stdin.readline())
