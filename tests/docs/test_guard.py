@@ -16,7 +16,7 @@ from support import allow, manager_of, plugin
 from cpex.framework.guard import KINDS
 
 
-@pytest.mark.parametrize("program", ["host"])
+@pytest.mark.parametrize("program", ["host", "plain"])
 def test_a_program_of_the_page_prints_what_the_page_says(program: str, tmp_path: Path) -> None:
     shown = blocks("guard.md")
     for name, text in shown.items():

@@ -1,0 +1,298 @@
+"""The guard for code without an event loop.
+
+Plugins run on an event loop in a thread of the guard's own. The operation itself runs in the caller's thread, between
+the hooks, as it would without a guard: thread-locals, connections and stack traces are the caller's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import queue
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar, Token
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from cpex.framework.errors import GuardError
+from cpex.framework.guard.decorator import Arguments
+from cpex.framework.guard.operation import Operation, current_operation
+from cpex.framework.guard.request import Request, RequestFacts
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from cpex.framework.manager import PluginManager
+
+__all__ = ["SyncGuard", "SyncRequest"]
+
+_JOIN_S = 10.0
+"""Seconds that closing waits for the thread to end, after everything on it has been cancelled."""
+_current: ContextVar[SyncRequest | None] = ContextVar("cpex_sync_request", default=None)
+
+
+class SyncGuard:
+    """A manager on an event loop of its own, for any number of threads.
+
+        with SyncGuard(TenantPluginManager("plugins.yaml")) as guard, guard.request(user="ann") as request:
+            result = request.call_tool("search", {"q": "tea"}, search)
+
+    Entering starts the plugins; leaving shuts them down, ends the thread, and lets calls that are under way fail.
+    """
+
+    def __init__(self, manager: PluginManager) -> None:
+        self.manager = manager
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._process = 0
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the thread and the plugins; does nothing when they run.
+
+        Raises:
+            PluginLoadError: A plugin could not be started; the thread has ended.
+        """
+        if self._loop is not None:
+            return
+        self._loop = asyncio.new_event_loop()
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=_serve, args=(self._loop,), name="cpex-guard", daemon=True)
+        self._thread.start()
+        try:
+            self.run(self.manager.initialize())
+        except BaseException:
+            self._stop()
+            raise
+
+    def close(self) -> None:
+        """Shut the plugins down and end the thread; does nothing when that is done."""
+        if self._loop is None:
+            return
+        try:
+            self.run(self.manager.shutdown())
+        finally:
+            self._stop()
+
+    def request(self, **facts: Unpack[RequestFacts]) -> SyncRequest:
+        """Open a request; see `PluginManager.request`."""
+        return SyncRequest(self, self.manager.request(**facts))
+
+    def guarded(self, *, name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Make a tool that is called through the guard; see `cpex.framework.guard.decorator.guarded`.
+
+        It runs in the request that is open in the caller's context, else in one of its own.
+        """
+
+        def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+            arguments = Arguments(function)
+            known_as = name or function.__name__
+
+            @functools.wraps(function)
+            def call(*args: Any, **kwargs: Any) -> Any:
+                owner, named = arguments.split(args, kwargs)
+                perform = functools.partial(function, **owner) if owner else function
+                if (request := _current.get()) is not None:
+                    return request.call_tool(known_as, named, perform)
+                with self.request() as own:
+                    return own.call_tool(known_as, named, perform)
+
+            return call
+
+        return decorate
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run a coroutine on the guard's loop and wait for its result.
+
+        Raises:
+            GuardError: The guard is not running here, or was closed meanwhile.
+        """
+        try:
+            return self.drive(lambda _: work)
+        finally:
+            # Does nothing to one that has run.
+            work.close()
+
+    def drive(self, begin: Callable[[_Errand], Awaitable[Any]]) -> Any:
+        """Run what `begin` gives on the loop, and in this thread the functions that it hands over."""
+        if asyncio._get_running_loop() is not None:
+            raise GuardError(
+                "a guard without an event loop was called on one, and would stop it; use `async with "
+                "manager.request(...)` there"
+            )
+        # INVARIANT: what begins while the lock is free begins before the loop is told to stop, and so comes to an end.
+        with self._lock:
+            if self._loop is None or self._process != os.getpid():
+                raise GuardError(
+                    "the guard is not running in this process; enter it with `with SyncGuard(manager) as guard:`, in "
+                    "each process after forking"
+                )
+            errand = _Errand(self._loop, begin)
+        return errand.wait()
+
+    def _stop(self) -> None:
+        with self._lock:
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+            if loop is None or thread is None:
+                return
+            loop.call_soon_threadsafe(loop.stop)
+        thread.join(_JOIN_S)
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    """Run the loop until it is stopped, then cancel and await what is left on it."""
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+class _Errand:
+    """One call of a thread: work on the loop, which may hand functions back to the thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, begin: Callable[[_Errand], Awaitable[Any]]) -> None:
+        """Begin the work on the loop."""
+        self._loop = loop
+        self._todo: queue.SimpleQueue[Callable[[], Any] | asyncio.Task[Any]] = queue.SimpleQueue()
+        self._task: asyncio.Task[Any] | None = None
+
+        async def work() -> Any:
+            return await begin(self)
+
+        def start() -> None:
+            self._task = loop.create_task(work())
+            self._task.add_done_callback(self._todo.put)
+
+        loop.call_soon_threadsafe(start)
+
+    def wait(self) -> Any:
+        """Wait for the work, doing what it hands over."""
+        try:
+            while not isinstance(todo := self._todo.get(), asyncio.Task):
+                todo()
+        except BaseException:
+            # An interrupt of this thread, or an exit that the operation asked for: the work must not go on by itself.
+            self._tell(self._cancel)
+            while not isinstance(self._todo.get(), asyncio.Task):
+                pass
+            raise
+        if todo.cancelled():
+            raise GuardError("the guard was closed while a call was under way")
+        return todo.result()
+
+    def _tell(self, callback: Callable[..., Any], *args: Any) -> None:
+        # A closed loop has cancelled the work already.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback, *args)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    def here(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
+        """A coroutine function that has `function` called in the waiting thread; a coroutine is awaited on the loop."""
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            outcome: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
+            operation = current_operation.get()
+
+            def settle(result: Any, error: BaseException | None) -> None:
+                if not outcome.done():
+                    outcome.set_result((result, error))
+
+            def run() -> None:
+                result, error = _outcome(operation, functools.partial(function, *args, **kwargs))
+                self._tell(settle, result, error)
+
+            self._todo.put(run)
+            result, error = await outcome
+            if error is not None:
+                raise error
+            return await result if isinstance(result, Awaitable) else result
+
+        return call
+
+
+def _outcome(operation: Operation | None, work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    token = current_operation.set(operation)
+    try:
+        return work(), None
+    # Whatever an operation raises is its caller's; what ends the thread goes its way at once.
+    except Exception as error:
+        return None, error
+    finally:
+        current_operation.reset(token)
+
+
+class SyncRequest:
+    """A request whose calls wait. The methods are those of `Request`, and so are their arguments and errors.
+
+    Attributes:
+        request: The request itself, with its context, extensions and ledger.
+    """
+
+    def __init__(self, guard: SyncGuard, request: Request) -> None:
+        self._guard = guard
+        self.request = request
+        self._token: Token[SyncRequest | None] | None = None
+
+    def __enter__(self) -> Self:
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
+            self._token = None
+        self.request.close(error)
+
+    def call_tool(self, name: str, args: Any, call: Callable[..., Any], **options: Any) -> Any:
+        """`Request.call_tool`, with `call` run in this thread."""
+        return self._drive(self.request.call_tool, (name, args), call, options)
+
+    def get_prompt(self, prompt_id: str, args: Any, render: Callable[..., Any], **options: Any) -> Any:
+        """`Request.get_prompt`, with `render` run in this thread."""
+        return self._drive(self.request.get_prompt, (prompt_id, args), render, options)
+
+    def read_resource(self, uri: str, read: Callable[[str], Any], **options: Any) -> Any:
+        """`Request.read_resource`, with `read` run in this thread."""
+        return self._drive(self.request.read_resource, (uri,), read, options)
+
+    def call_agent(self, agent_id: str, messages: Any, invoke: Callable[..., Any], **options: Any) -> Any:
+        """`Request.call_agent`, with `invoke` run in this thread."""
+        return self._drive(self.request.call_agent, (agent_id, messages), invoke, options)
+
+    def call_model(self, messages: Any, invoke: Callable[..., Any], **options: Any) -> Any:
+        """`Request.call_model`, with `invoke` run in this thread."""
+        return self._drive(self.request.call_model, (messages,), invoke, options)
+
+    def _drive(
+        self, method: Callable[..., Awaitable[Any]], given: Any, function: Callable[..., Any], options: dict[str, Any]
+    ) -> Any:
+        def begin(errand: _Errand) -> Awaitable[Any]:
+            resolve = options.get("resolve")
+            own = {**options, "resolve": lambda name: errand.here(resolve(name))} if resolve else options
+            return method(*given, errand.here(function), **own)
+
+        return self._guard.drive(begin)

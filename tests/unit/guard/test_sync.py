@@ -1,0 +1,174 @@
+"""The guard without an event loop: its thread, the caller's thread, and how both end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from support import allow, deny, manager_of, plugin
+
+from cpex.framework.errors import GuardError, PluginLoadError, PluginViolationError
+from cpex.framework.guard.decorator import covered
+from cpex.framework.guard.sync import SyncGuard
+from cpex.framework.manager import TenantPluginManager
+from cpex.framework.models.config import Config, PluginConfig
+from cpex.framework.models.result import PluginResult
+
+PRE, POST = "tool_pre_invoke", "tool_post_invoke"
+
+
+def threads() -> list[threading.Thread]:
+    return [each for each in threading.enumerate() if each.name == "cpex-guard"]
+
+
+async def rewrite(payload: Any, context: Any) -> PluginResult[Any]:
+    return PluginResult(modified_payload=payload.model_copy(update={"args": {"q": "tea"}}))
+
+
+def test_a_call_runs_between_its_hooks_in_the_thread_of_the_caller() -> None:
+    with SyncGuard(manager_of(plugin(rewrite))) as guard, guard.request(user="ann") as request:
+        found = request.call_tool("search", {"q": "coffee"}, lambda q: (q, threading.current_thread()))
+        assert found == ("tea", threading.current_thread())
+        assert request.read_resource("file:///a", str.upper) == "FILE:///A"
+        assert request.get_prompt("greet", {"name": "ann"}, lambda name: name) == "ann"
+        assert request.call_agent("a", ["hi"], lambda messages: messages) == ["hi"]
+        assert request.call_model([], lambda messages: messages) == []
+    assert threads() == []
+
+
+def test_a_coroutine_function_is_awaited_on_the_loop_of_the_guard() -> None:
+    async def search(q: str) -> tuple[str, str]:
+        await asyncio.sleep(0)
+        return q, threading.current_thread().name
+
+    with SyncGuard(manager_of(plugin(rewrite))) as guard, guard.request() as request:
+        assert request.call_tool("search", {"q": "coffee"}, search) == ("tea", "cpex-guard")
+
+
+def test_denials_and_exceptions_of_the_operation_reach_the_caller() -> None:
+    with SyncGuard(manager_of(plugin(deny, conditions=[{"tools": ["shell"]}]))) as guard:
+        with guard.request() as request:
+            with pytest.raises(PluginViolationError):
+                request.call_tool("shell", {}, lambda: 1)
+            with pytest.raises(ZeroDivisionError):
+                request.call_tool("divide", {}, lambda: 1 // 0)
+        with guard.request(on_denial="return") as request:
+            assert request.call_tool("shell", {}, lambda: 1).code == "NO"
+
+
+def test_a_rewritten_name_is_resolved_in_the_thread_of_the_caller() -> None:
+    async def rename(payload: Any, context: Any) -> PluginResult[Any]:
+        return PluginResult(modified_payload=payload.model_copy(update={"name": "other"}))
+
+    tools = {"other": lambda: threading.current_thread()}
+    with SyncGuard(manager_of(plugin(rename))) as guard, guard.request() as request:
+        assert request.call_tool("a", {}, lambda: None, resolve=tools.__getitem__) is threading.current_thread()
+
+
+def test_threads_of_one_guard_do_not_wait_for_one_another_and_are_kept_apart() -> None:
+    async def pre(payload: Any, context: Any) -> PluginResult[Any]:
+        context.set_state("name", payload.name)
+        return PluginResult()
+
+    async def post(payload: Any, context: Any) -> PluginResult[Any]:
+        return PluginResult(modified_payload=payload.model_copy(update={"result": context.get_state("name")}))
+
+    both = plugin(pre, hooks=[PRE, POST])
+    both.tool_post_invoke = post  # type: ignore[attr-defined]
+    gate = threading.Barrier(4)
+    with SyncGuard(manager_of(both)) as guard, guard.request() as request, ThreadPoolExecutor(4) as pool:
+        names = ["a", "b", "c", "d"]
+        results = pool.map(lambda name: request.call_tool(name, {}, lambda: gate.wait(10)), names)
+        assert list(results) == names
+
+
+def test_decorated_functions_run_in_the_open_request_or_in_one_of_their_own() -> None:
+    seen: list[Any] = []
+
+    async def look(payload: Any, context: Any) -> PluginResult[Any]:
+        seen.append(context.global_context.user)
+        return PluginResult()
+
+    guard = SyncGuard(manager_of(plugin(look)))
+
+    @covered()
+    def query(q: str) -> str:
+        return q
+
+    @guard.guarded()
+    def search(q: str) -> str:
+        return query(q)
+
+    with guard:
+        assert search("tea") == "tea"
+        with guard.request(user="ann"):
+            assert search(q="tea") == "tea"
+    assert seen == [None, "ann"]
+
+
+def test_an_exit_in_the_operation_ends_the_call_and_leaves_nothing_running() -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    with SyncGuard(manager_of(plugin(allow))) as guard, guard.request() as request:
+        with pytest.raises(SystemExit):
+            request.call_tool("a", {}, leave)
+        assert request.request.ledger.records[0].outcome == "cancelled"
+        assert request.call_tool("b", {}, lambda: 1) == 1
+
+
+def test_closing_lets_a_call_that_is_under_way_fail() -> None:
+    started = threading.Event()
+
+    async def hang(payload: Any, context: Any) -> PluginResult[Any]:
+        started.set()
+        await asyncio.Event().wait()
+        return PluginResult()
+
+    guard = SyncGuard(manager_of(plugin(hang)))
+    guard.start()
+    with ThreadPoolExecutor(1) as pool:
+        pending = pool.submit(guard.request().call_tool, "a", {}, lambda: 1)
+        assert started.wait(10)
+        guard.close()
+        with pytest.raises(GuardError, match="closed while a call was under way"):
+            pending.result(10)
+    guard.close()
+    assert threads() == []
+
+
+def test_a_guard_that_does_not_run_and_one_on_an_event_loop_are_errors() -> None:
+    guard = SyncGuard(manager_of(plugin(allow)))
+    with pytest.raises(GuardError, match="not running in this process"):
+        guard.request().call_tool("a", {}, lambda: 1)
+
+    async def host() -> None:
+        guard.request().call_tool("a", {}, lambda: 1)
+
+    with guard, pytest.raises(GuardError, match="would stop it"):
+        asyncio.run(host())
+
+
+def test_plugins_that_cannot_be_started_leave_no_thread() -> None:
+    entry = PluginConfig(name="p", kind="no.such.Plugin", hooks=[PRE])
+    with pytest.raises(PluginLoadError):
+        SyncGuard(TenantPluginManager(Config(plugins=[entry]))).start()
+    assert threads() == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no forking here")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_is_told_to_start_its_own() -> None:
+    with SyncGuard(manager_of(plugin(allow))) as guard:
+        child = os.fork()
+        if child == 0:
+            try:
+                guard.request().call_tool("a", {}, lambda: 1)
+            except GuardError:
+                os._exit(7)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
