@@ -239,6 +239,15 @@ class _BackgroundRelay(Relay[_Background]):
     def is_interrupt(self, error: BaseException) -> bool:
         return is_interrupt(error)
 
+    def allowed(self, turns: list[_Background]) -> None:
+        disabled = self.call.engine.disabled
+        for turn in turns:
+            turn.outcome = _COMPLETED
+            if turn._record is not None:
+                turn.close(_COMPLETED)
+            if disabled:
+                disabled.passed(turn.step)
+
     def ended(self, turn: _Background) -> None:
         error, turn.error = turn.error, None
         if error is None or isinstance(error, PluginViolationError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from operator import attrgetter
 from typing import Any
 
 from cpex.framework.errors import PluginViolationError
@@ -43,8 +44,7 @@ class _Turn(Turn):
         return self.step.on_error is OnError.FAIL or not isinstance(self.error, Exception) or self.answered
 
 
-def _index(turn: _Turn) -> int:
-    return turn.index
+_index = attrgetter("index")
 
 
 class _Race(Relay[_Turn]):
@@ -53,7 +53,7 @@ class _Race(Relay[_Turn]):
     def __init__(self, call: ExecutionContext, turns: list[_Turn], pool: int) -> None:
         super().__init__(call, iter(turns), call.payload, call.source)
         self.turns = turns
-        self._ended: list[_Turn] = []
+        self._over: list[_Turn] = []
         self._tasks: list[asyncio.Task[Any]] = []
         self._pool = pool or len(turns)
         self._wake: asyncio.Future[None] | None = None
@@ -62,10 +62,18 @@ class _Race(Relay[_Turn]):
         context = turn.context = self.call.context_for(turn.step)
         return context
 
+    def allowed(self, turns: list[_Turn]) -> None:
+        if turns:
+            self._over += turns
+            self._wake_up()
+
     def ended(self, turn: _Turn) -> None:
-        self._ended.append(turn)
-        if not turn.plain and turn.ends_the_call:
+        self._over.append(turn)
+        if turn.ends_the_call:
             self.decided = True
+        self._wake_up()
+
+    def _wake_up(self) -> None:
         if self._wake is not None:
             if not self._wake.done():
                 self._wake.set_result(None)
@@ -76,38 +84,55 @@ class _Race(Relay[_Turn]):
 
     def spawn(self) -> asyncio.Task[Any] | None:
         # Each task has one turn that has not ended, so that the number of tasks bounds what runs at once.
-        if sum(not task.done() for task in self._tasks) >= self._pool:
+        pool = self._pool
+        if len(self._tasks) >= pool and sum(not task.done() for task in self._tasks) >= pool:
             return None
-        task = asyncio.create_task(self.run(), name="cpex:concurrent")
+        # What `asyncio.create_task` does, without its detour over the context that nobody gave.
+        task = asyncio.get_running_loop().create_task(self.run(), name="cpex:concurrent")
         self._tasks.append(task)
         return task
 
-    async def next_ended(self, seen: int) -> list[_Turn]:
-        """Turns that have ended since the first `seen` did, by priority; waits until there is one."""
-        while len(self._ended) == seen:
-            self._wake = asyncio.get_running_loop().create_future()
-            await self._wake
-        # Those that end at the same moment are taken by priority, so that the same inputs give the same decision.
-        return sorted(self._ended[seen:], key=_index)
+    def wait(self, seen: int) -> asyncio.Future[None] | None:
+        """What to wait for when no turn has ended since the first `seen` did."""
+        if len(self._over) > seen:
+            return None
+        self._wake = asyncio.get_running_loop().create_future()
+        return self._wake
+
+    def ended_since(self, seen: int) -> list[_Turn]:
+        """Turns that have ended since the first `seen` did.
+
+        Those that end at the same moment are taken by priority, so that the same inputs give the same decision.
+        """
+        ended = self._over[seen:]
+        ended.sort(key=_index)
+        return ended
 
     async def stop(self) -> None:
         """Cancel what still runs and wait until all of it has ended, however often we are cancelled meanwhile."""
         self.decided = True
         cancelled = False
-        while running := {task for task in self._tasks if not task.done()}:
+        while running := [task for task in self._tasks if not task.done()]:
             for task in running:
                 task.cancel()
             try:
                 await asyncio.wait(running)
             except asyncio.CancelledError:
                 cancelled = True
+        self.let_go()
+        if cancelled:
+            raise asyncio.CancelledError
+
+    def let_go(self) -> bool:
+        """Forget the tasks if all have ended; return whether they had."""
         for task in self._tasks:
+            if not task.done():
+                return False
             # Looked at, so that nobody is told of an exception that nobody looked at: turns keep their own.
             if not task.cancelled():
                 task.exception()
         self._tasks.clear()
-        if cancelled:
-            raise asyncio.CancelledError
+        return True
 
 
 async def run_concurrent(call: ExecutionContext, pool: int) -> None:
@@ -154,7 +179,9 @@ async def _run_race(race: _Race) -> None:
     race.spawn()
     try:
         while seen < len(race.turns) and call.halted_by is None:
-            for turn in await race.next_ended(seen):
+            if (wake := race.wait(seen)) is not None:
+                await wake
+            for turn in race.ended_since(seen):
                 seen += 1
                 turn.counted = True
                 if turn.plain and not call.watched:
@@ -164,7 +191,8 @@ async def _run_race(race: _Race) -> None:
                 if call.halted_by is not None:
                     break
     finally:
-        await race.stop()
+        if not race.let_go():
+            await race.stop()
 
 
 def _count(call: ExecutionContext, turn: _Turn) -> None:

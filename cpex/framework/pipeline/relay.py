@@ -99,8 +99,12 @@ class Relay(ABC, Generic[T]):
         """The context of a turn whose plugin may have one already; entered in the table."""
 
     @abstractmethod
+    def allowed(self, turns: list[T]) -> None:
+        """Take in turns that ended at once, each with a plain allow: in order, and before anything else can run."""
+
+    @abstractmethod
     def ended(self, turn: T) -> None:
-        """Take in how a turn went."""
+        """Take in how any other turn went."""
 
     @abstractmethod
     def is_interrupt(self, error: BaseException) -> bool:
@@ -128,6 +132,8 @@ class Relay(ABC, Generic[T]):
         send, answer = stepper.send, stepper.answer
         view: Any = None
         context: Any = None
+        perhaps_entered = noted or owed is None
+        allowed: list[T] = []
         now = elapsed_ns()
         for turn in self._turns:
             if self.decided:
@@ -136,7 +142,7 @@ class Relay(ABC, Generic[T]):
             turn.started_ns = started = now
             if special:
                 turn.span = tracer.start(step, call.limit_of(step)) if tracer is not None else None
-            if owed is None or turn.context is not None or (noted and not owed):
+            if perhaps_entered and (owed is None or turn.context is not None or (noted and not owed)):
                 context = self.entered(turn)
             elif context is None:
                 context = _new(PluginContext)
@@ -156,6 +162,7 @@ class Relay(ABC, Generic[T]):
                     turn.coroutine, turn.variables, turn.awaited, turn.stepper = coroutine, variables, awaited, stepper
                     if owed is not None:
                         _put(call.table, call.request_id + step.uuid, context)
+                    self.allowed(allowed)
                     return turn
                 now = elapsed_ns()
                 turn.duration_ns = now - started
@@ -188,9 +195,12 @@ class Relay(ABC, Generic[T]):
                 self.close_span(turn)
             if plain:
                 turn.plain = True
-                self.ended(turn)
+                allowed.append(turn)
             else:
-                self._ended_otherwise(turn)
+                self.allowed(allowed)
+                allowed = []
+                self._ended(turn)
+        self.allowed(allowed)
         answer[0] = None
         idle.append(stepper)
         return None
@@ -211,7 +221,7 @@ class Relay(ABC, Generic[T]):
         del turn.view, turn.coroutine, turn.variables, turn.awaited, turn.stepper
         if self.call.special:
             self.close_span(turn)
-        self._ended_otherwise(turn)
+        self._ended(turn)
 
     def close_span(self, turn: T) -> None:
         """Close the span of a turn that ended."""
@@ -223,7 +233,7 @@ class Relay(ABC, Generic[T]):
         else:
             tracer.end(turn.span, "error")
 
-    def _ended_otherwise(self, turn: T) -> None:
+    def _ended(self, turn: T) -> None:
         error = turn.error
         try:
             self.ended(turn)
