@@ -20,7 +20,7 @@ from cpex.framework.models.context import PluginContext
 from cpex.framework.models.payload import PluginPayload
 from cpex.framework.models.result import PluginErrorModel, PluginResult
 
-__all__ = ["Answer", "Question"]
+__all__ = ["Answer", "ContextMaps", "Question"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,32 @@ class Answer:
             _replace(getattr(context, name), self.context.get(name), (sent or {}).get(name, {}))
             if sent is None or name == "state":
                 _replace(getattr(context.global_context, name), shared.get(name), sent_shared.get(name, {}))
+
+
+class ContextMaps:
+    """What a context held at one moment, for the side that runs plugins: it answers with what they changed."""
+
+    def __init__(self, context: PluginContext) -> None:
+        self._context = context
+        self._before = {path: wire.dumps(value) for path, value in self._maps().items()}
+
+    def _maps(self) -> dict[tuple[str, ...], dict[str, Any]]:
+        shared = self._context.global_context
+        return {
+            ("state",): self._context.state,
+            ("metadata",): self._context.metadata,
+            ("global_context", "state"): shared.state,
+            ("global_context", "metadata"): shared.metadata,
+        }
+
+    def changes(self) -> dict[str, Any]:
+        """The maps that are not what they were, each whole, in the shape of an answer's context; empty for none."""
+        changes: dict[str, Any] = {}
+        for path, value in self._maps().items():
+            if wire.dumps(value) != self._before[path]:
+                target = changes if len(path) == 1 else changes.setdefault(path[0], {})
+                target[path[-1]] = value
+        return changes
 
 
 def _replace(target: dict[str, Any], content: Any, sent: dict[str, Any]) -> None:

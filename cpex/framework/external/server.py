@@ -18,22 +18,20 @@ from typing import Any
 from pydantic import ValidationError
 
 from cpex.framework.base import Plugin
-from cpex.framework.errors import ConfigError, PluginError, PluginViolationError, cause_text, convert_exception_to_error
+from cpex.framework.errors import ConfigError, PluginError, cause_text, convert_exception_to_error
 from cpex.framework.extensions import Extensions
-from cpex.framework.extensions.tiers import filter_extensions
 from cpex.framework.external import wire
-from cpex.framework.external.frames import Answer, Question
+from cpex.framework.external.frames import Answer, ContextMaps, Question
 from cpex.framework.external.wire import ADVERTISEMENT, FEATURES, MASK, WireError
 from cpex.framework.loader.config import ConfigLoader
 from cpex.framework.loader.plugin import PluginLoader
 from cpex.framework.loader.start import start_plugins
 from cpex.framework.models.config import EXTRA_CAPABILITIES, Config, PluginConfig
 from cpex.framework.models.context import PluginContext
-from cpex.framework.models.result import PluginErrorModel, PluginResult, PluginViolation
+from cpex.framework.models.result import PluginErrorModel, PluginResult
 from cpex.framework.models.transport import GRPCServerConfig, MCPServerConfig, UnixSocketServerConfig
 from cpex.framework.pipeline.plan import Step, compile_step
-from cpex.framework.pipeline.single import call_handler
-from cpex.framework.pipeline.stepping import DeadlineReached
+from cpex.framework.pipeline.single import answer_of
 from cpex.framework.registry import PluginInstanceRegistry
 from cpex.framework.settings import get_config_path_settings
 
@@ -191,12 +189,12 @@ class ExternalPluginServer:
         try:
             question = Question.read(frame)
             context = PluginContext.model_validate(question.context)
-            before = {name: wire.dumps(value) for name, value in _maps(context).items()}
+            before = ContextMaps(context)
             extensions = Extensions.model_validate(question.extensions) if question.extensions is not None else None
             result = await self._run(
                 question.hook, question.plugin, question.payload, context, extensions, question.timeout_s
             )
-            return Answer.frame(question.id, question.plugin, result, _changes(before, context), reveal=True)
+            return Answer.frame(question.id, question.plugin, result, before.changes(), reveal=True)
         # Plugin boundary: whatever went wrong is the answer.
         except Exception as error:
             id, plugin = (question.id, question.plugin) if question is not None else ("", "unknown")
@@ -216,18 +214,7 @@ class ExternalPluginServer:
         if step.matches is not None and not step.matches(typed, context.global_context):
             return PluginResult()
         limit = step.timeout_s or self._config.plugin_timeout_s or timeout_s or DEFAULT_TIMEOUT_S
-        visible = filter_extensions(extensions, step.capabilities) if step.takes_extensions else None
-        try:
-            return await call_handler(step, typed, context, visible, limit)
-        except PluginViolationError as error:
-            # Raising a denial is the same as returning it, also across processes.
-            violation = error.violation or PluginViolation(
-                reason=error.message, description=error.message, code="plugin_violation"
-            )
-            return PluginResult(continue_processing=False, violation=violation)
-        except DeadlineReached as error:
-            text = f"Plugin {step.name} exceeded {limit:g}s timeout"
-            raise _refused(text, step.name, "plugin_timeout") from error
+        return await answer_of(step, typed, context, extensions, limit)
 
     def _step(self, hook: str, plugin: str) -> Step:
         key = (plugin.casefold(), hook)
@@ -269,23 +256,6 @@ def _masked(value: Any) -> Any:
             for key, item in value.items()
         }
     return [_masked(each) for each in value] if isinstance(value, list) else value
-
-
-def _maps(context: PluginContext) -> dict[str, dict[str, Any]]:
-    shared = context.global_context
-    return {
-        "state": context.state,
-        "metadata": context.metadata,
-        "global_context.state": shared.state,
-        "global_context.metadata": shared.metadata,
-    }
-
-
-def _changes(before: dict[str, bytes], context: PluginContext) -> dict[str, Any]:
-    """The maps of a context that are not what they were, in the shape of an answer's context."""
-    changed = {name: value for name, value in _maps(context).items() if wire.dumps(value) != before[name]}
-    shared = {name.partition(".")[2]: changed.pop(name) for name in list(changed) if "." in name}
-    return {**changed, **({"global_context": shared} if shared else {})}
 
 
 def _refused(message: str, plugin: str, code: str = "") -> PluginError:

@@ -19,11 +19,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from cpex.framework.base import HookRef, Plugin, PluginRef
-from cpex.framework.errors import PluginError, PluginViolationError, convert_exception_to_error
+from cpex.framework.errors import PluginError, cause_text, convert_exception_to_error
 from cpex.framework.extensions import Extensions
-from cpex.framework.extensions.tiers import filter_extensions
 from cpex.framework.external import wire
+from cpex.framework.external.frames import ContextMaps
 from cpex.framework.isolated.credentials import (
     CREDENTIAL_FIELD,
     CREDENTIAL_HOOKS,
@@ -43,14 +45,12 @@ from cpex.framework.isolated.slots import (
     slots_for_host,
 )
 from cpex.framework.isolated.tasks import as_json
-from cpex.framework.memory.copying import copy_tree
 from cpex.framework.models.config import PluginConfig
 from cpex.framework.models.context import PluginContext
 from cpex.framework.models.payload import PluginPayload
-from cpex.framework.models.result import PluginErrorModel, PluginResult, PluginViolation
+from cpex.framework.models.result import PluginErrorModel, PluginResult
 from cpex.framework.pipeline.plan import Step, compile_step
-from cpex.framework.pipeline.single import call_handler
-from cpex.framework.pipeline.stepping import DeadlineReached
+from cpex.framework.pipeline.single import answer_of
 from cpex.framework.utils import import_module, parse_class_name
 
 __all__ = [
@@ -199,7 +199,13 @@ def failure(message: str) -> dict[str, Any]:
 
 def _told(error: Exception, tp: TaskProcessor) -> dict[str, Any]:
     name = tp.plugin_config.name if tp.plugin_config is not None else "unknown"
-    model = error.error if isinstance(error, PluginError) else convert_exception_to_error(error, name)
+    if isinstance(error, PluginError):
+        model = error.error
+    elif isinstance(error, ValidationError):
+        # SECURITY: pydantic's own text quotes what it refused, which is a payload or a setting.
+        model = PluginErrorModel(message=cause_text(error), plugin_name=name)
+    else:
+        model = convert_exception_to_error(error, name)
     answer = failure(f"Unexpected error: {model.message}")
     # For hosts that tell failures of plugins apart by more than their texts.
     with suppress(ValueError):
@@ -245,7 +251,7 @@ async def _run(task: Mapping[str, Any], tp: TaskProcessor) -> dict[str, Any]:
         else:
             token = delivered_token(hook, task[CREDENTIAL_FIELD])
             payload = reconstruct_credential_payload(hook, payload, task[CREDENTIAL_FIELD])
-    before = _maps(context, copied=True)
+    before = ContextMaps(context)
     extensions = reconstruct_extensions(task.get(EXTENSIONS_FIELD))
     limit = task.get("timeout_s")
     limit_s = float(limit) if isinstance(limit, int | float) else HOOK_LIMIT_S
@@ -253,7 +259,7 @@ async def _run(task: Mapping[str, Any], tp: TaskProcessor) -> dict[str, Any]:
     if payload is not None and result.modified_payload is payload and token is None:
         result = _without_echo(result, plugin.json_to_payload(hook, task["payload"]))
     answer = _answer(result, task, extensions)
-    if changes := _changes(before, _maps(context, copied=False)):
+    if changes := before.changes():
         answer["context"] = wire.encode(changes) if task.get("typed") else as_json(changes)
     _refuse_echo(answer, token)
     return answer
@@ -277,31 +283,13 @@ async def execute_hook_scrubbed(
         Exception: Whatever the handler raises, when no token was delivered.
     """
     if plaintext_token is None or len(plaintext_token) < MIN_SCRUBBABLE_TOKEN_LENGTH:
-        return await _execute(tp, hook_type, payload, plugin_context, extensions, limit_s)
+        return await answer_of(tp.step(hook_type), payload, plugin_context, extensions, limit_s)
     with scrubbing(plaintext_token):
         try:
-            return await _execute(tp, hook_type, payload, plugin_context, extensions, limit_s)
+            return await answer_of(tp.step(hook_type), payload, plugin_context, extensions, limit_s)
         # SECURITY: texts of the plugin's exceptions may quote the token, those of their causes as well.
         except Exception as error:
             raise RuntimeError(scrubbed(convert_exception_to_error(error, "").message, plaintext_token)) from None
-
-
-async def _execute(
-    tp: TaskProcessor, hook: str, payload: Any, context: PluginContext, extensions: Extensions | None, limit_s: float
-) -> PluginResult[Any]:
-    step = tp.step(hook)
-    visible = filter_extensions(extensions, step.capabilities) if step.takes_extensions else None
-    try:
-        return await call_handler(step, payload, context, visible, limit_s)
-    except PluginViolationError as error:
-        # Raising a denial is the same as returning it, also across processes.
-        violation = error.violation or PluginViolation(
-            reason=error.message, description=error.message, code="plugin_violation"
-        )
-        return PluginResult(continue_processing=False, violation=violation)
-    except DeadlineReached as error:
-        text = f"Plugin {step.name} exceeded {limit_s:g}s timeout"
-        raise PluginError(PluginErrorModel(message=text, plugin_name=step.name, code="plugin_timeout")) from error
 
 
 def _without_echo(result: PluginResult[Any], sent: PluginPayload) -> PluginResult[Any]:
@@ -322,31 +310,6 @@ def _answer(result: PluginResult[Any], task: Mapping[str, Any], extensions: Exte
     if returned is not None:
         answer[MODIFIED_EXTENSIONS_FIELD] = as_json(slots_for_host(returned, task.get(EXTENSIONS_FIELD)))
     return answer
-
-
-def _maps(context: PluginContext, *, copied: bool) -> dict[tuple[str, ...], Any]:
-    def take(value: Any) -> Any:
-        return copy_tree(value) if copied else value
-
-    shared = context.global_context
-    return {
-        ("state",): take(context.state),
-        ("metadata",): take(context.metadata),
-        ("global_context", "state"): take(shared.state),
-        ("global_context", "metadata"): take(shared.metadata),
-    }
-
-
-def _changes(before: dict[tuple[str, ...], Any], after: dict[tuple[str, ...], Any]) -> dict[str, Any]:
-    """The maps that the plugin changed, each whole, in the shape of a context; empty when it changed none."""
-    changes: dict[str, Any] = {}
-    for path, value in after.items():
-        if value != before[path]:
-            target = changes
-            for name in path[:-1]:
-                target = target.setdefault(name, {})
-            target[path[-1]] = value
-    return changes
 
 
 def _refuse_echo(answer: dict[str, Any], token: str | None) -> None:

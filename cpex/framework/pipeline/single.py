@@ -95,6 +95,32 @@ async def call_handler(
     return result
 
 
+async def answer_of(
+    step: Step, payload: Any, context: PluginContext, extensions: Extensions | None, limit: float
+) -> PluginResult[Any]:
+    """What a plugin's handler says, for another process that decides what it means there.
+
+    Args:
+        extensions: All that the asking process showed; the plugin sees of it what its capabilities open.
+        limit: Seconds.
+
+    Returns:
+        The answer. Raising a denial is the same as returning it, also across processes.
+
+    Raises:
+        PluginError: The time ran out, with code `plugin_timeout`, or the answer is no `PluginResult`.
+        Exception: Whatever the handler raises.
+    """
+    visible = filter_extensions(extensions, step.capabilities) if step.takes_extensions else None
+    try:
+        return await call_handler(step, payload, context, visible, limit)
+    except PluginViolationError as error:
+        return PluginResult(continue_processing=False, violation=error.violation or _violation_of(error))
+    except DeadlineReached as error:
+        text = f"Plugin {step.name} exceeded {limit:g}s timeout"
+        raise PluginError(PluginErrorModel(message=text, plugin_name=step.name, code="plugin_timeout")) from error
+
+
 def _settle(
     step: Step,
     result: PluginResult[Any],
