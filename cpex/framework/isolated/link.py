@@ -40,6 +40,8 @@ RESPAWN_PAUSE_S = 0.1
 """Seconds before the first of them; each further one waits twice as long."""
 RESPAWN_AGAIN_S = 60.0
 """Seconds after which the count begins anew."""
+PROTOCOL_VERSION = 1
+"""Of the lines; additions within it are told by features."""
 _UNKNOWN_TASK = "task type not supported"
 
 Prepare = Callable[[WorkerProcess], Awaitable[None]]
@@ -101,7 +103,7 @@ class WorkerLink:
 
         Raises:
             WorkerGone: It cannot be started, or has been started too often in vain.
-            WorkerFailed, OSError: It cannot be started.
+            WorkerFailed: It answered the handshake with an error.
         """
         self._settle_on_loop()
         while True:
@@ -246,7 +248,7 @@ class WorkerLink:
             await asyncio.sleep(pause_s)
         process: WorkerProcess | None = None
         try:
-            process = await WorkerProcess.start(self._name, self._command(), self._env, self.max_bytes)
+            process = await self._spawn()
             await self._shake_hands(process)
             if self._prepare is not None:
                 await self._prepare(process)
@@ -259,6 +261,16 @@ class WorkerLink:
                 await process.ended()
             raise
         self._process, self._failure = process, ""
+
+    async def _spawn(self) -> WorkerProcess:
+        command = self._command()
+        try:
+            return await WorkerProcess.start(self._name, command, self._env, self.max_bytes)
+        except OSError as error:
+            raise WorkerGone(
+                f"the worker of plugin `{self._name}` cannot be started: `{command[0]}`: {error.strerror or error}; "
+                "start the host anew, so that the environment is built again"
+            ) from error
 
     def _start_ended(self, task: asyncio.Task[None]) -> None:
         if self._starting is task:
@@ -273,6 +285,11 @@ class WorkerLink:
             if _UNKNOWN_TASK not in str(answer.get("message")):
                 raise WorkerFailed(answer)
             return
+        if (spoken := answer.get("protocol_version", PROTOCOL_VERSION)) != PROTOCOL_VERSION:
+            raise WorkerGone(
+                f"the worker of plugin `{self._name}` speaks version {spoken} of the protocol, and this host version "
+                f"{PROTOCOL_VERSION}; let the plugin's requirements file ask for a `cpex` of this host's age"
+            )
         features = answer.get("features")
         process.features = frozenset(each for each in features if isinstance(each, str)) if features else frozenset()
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from isolated_environments import host, invoke, isolated, pid_of, until_gone, with_worker
+from pydantic import SecretStr
 
-from cpex.framework import PluginError, TenantPluginManager
+from cpex.framework import GlobalContext, PluginError, TenantPluginManager
 from cpex.framework.clock import FixedClock, now, use_clock
 from cpex.framework.errors import PluginLoadError
+from cpex.framework.hooks.identity import IdentityPayload
+from cpex.framework.models.config import Config
 
 PLUGIN = """
 class Mine(Plugin):
@@ -415,6 +420,41 @@ async def test_a_plugin_that_needs_what_the_worker_lacks_does_not_start(tmp_path
             raise AssertionError("it cannot start")
 
 
+NEWER = """
+for line in sys.stdin:
+    tell(json.loads(line), status="success", protocol_version=2, features=[])
+"""
+
+
+async def test_a_worker_of_another_protocol_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PluginLoadError) as raised:
+        async with await scripted(tmp_path, NEWER):
+            raise AssertionError("it cannot start")
+    assert str(raised.value) == (
+        "Plugin initialization failed: mine - Failed to start worker process of plugin `mine`: the worker of plugin "
+        "`mine` speaks version 2 of the protocol, and this host version 1; let the plugin's requirements file ask for "
+        "a `cpex` of this host's age"
+    )
+
+
+async def test_a_worker_whose_interpreter_is_gone_is_named(tmp_path: Path) -> None:
+    async with await scripted(tmp_path, DIES_ALWAYS) as manager:
+        python = tmp_path / "plugins" / "mine" / ".venv" / "bin" / "python"
+        python.rename(python.with_name("gone"))
+        with pytest.raises(PluginError, match="ended with status 7"):
+            await invoke(manager)
+        with pytest.raises(PluginError) as raised:
+            await invoke(manager)
+        assert failure(raised) == (
+            "worker_gone",
+            f"the worker of plugin `mine` cannot be started: `{python}`: No such file or directory; start the host "
+            "anew, so that the environment is built again",
+        )
+        python.with_name("gone").rename(python)
+        with pytest.raises(PluginError, match="ended with status 7"):
+            await invoke(manager)
+
+
 DIES_ALWAYS = """
 for task in tasks():
     os._exit(7)
@@ -470,8 +510,6 @@ async def test_a_plugin_that_cannot_be_loaded_stops_the_start(tmp_path: Path, co
 
 async def test_a_plugin_that_may_be_missing_leaves_nothing_behind_when_it_cannot_be_loaded(tmp_path: Path) -> None:
     config, folder = isolated(tmp_path, "import absent_of_all", on_error="ignore")
-    from cpex.framework.models.config import Config
-
     manager = TenantPluginManager(Config(plugins=[config], plugin_dirs=[str(folder)]))
     await manager.initialize()
     assert list(manager.failed_plugins) == ["mine"]
@@ -487,6 +525,63 @@ async def test_a_host_that_gives_up_while_it_starts_leaves_no_worker(tmp_path: P
     with pytest.raises(asyncio.CancelledError):
         await start
     await until_gone(int((tmp_path / "pid").read_text() or "0"))
+
+
+LEAKS = """
+import logging
+
+class Mine(Plugin):
+    async def identity_resolve(self, payload, context):
+        token = payload.raw_token.get_secret_value()
+        print("printed", token)
+        logging.getLogger("x").error("logged %s", token)
+        raise ValueError(f"cannot use {token}")
+"""
+
+
+async def test_a_token_reaches_no_log_of_the_host(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    token = "opaque-but-long-enough"
+    fields = {"hooks": ["identity_resolve"], "capabilities": ["read_inbound_credentials"], "on_error": "ignore"}
+    async with host(*isolated(tmp_path, LEAKS, **fields)) as manager:
+        payload = IdentityPayload(raw_token=SecretStr(token), headers={"Authorization": f"Bearer {token}"})
+        await manager.invoke_hook("identity_resolve", payload, GlobalContext(request_id="r"))
+    assert "[printed by the plugin] printed **********" in caplog.text
+    assert "cannot use **********" in caplog.text
+    assert token not in caplog.text
+
+
+TWO_LOOPS = """
+import asyncio, sys
+from pathlib import Path
+from isolated_environments import invoke, isolated, pid_of
+from cpex.framework.manager import TenantPluginManager
+from cpex.framework.models.config import Config
+
+config, folder = isolated(Path(sys.argv[1]), open(sys.argv[2]).read())
+manager = TenantPluginManager(Config(plugins=[config], plugin_dirs=[str(folder)]))
+asyncio.run(manager.initialize())
+first = pid_of(manager)
+allowed = asyncio.run(invoke(manager, "deny")).continue_processing
+print(allowed, first, pid_of(manager))
+asyncio.run(manager.shutdown())
+"""
+
+
+async def test_a_plugin_can_be_called_from_another_event_loop_than_the_one_that_started_it(tmp_path: Path) -> None:
+    # In a process of its own: asyncio rightly complains of loops that were closed over a running process.
+    (tmp_path / "code").write_text(PLUGIN)
+    done = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-c", TWO_LOOPS, str(tmp_path), str(tmp_path / "code")],
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    out, _ = await asyncio.wait_for(done.communicate(), 60)
+    allowed, first, second = out.decode().split()
+    assert (done.returncode, allowed) == (0, "False")
+    assert first != second
+    for pid in (first, second):
+        await until_gone(int(pid))
 
 
 # The end.
