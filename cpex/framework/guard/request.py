@@ -316,6 +316,22 @@ class Request:
                 raise
             return denial.violation or PluginViolation(reason=denial.message, description="", code="plugin_violation")
 
+    async def ask(self, hook: str, payload: Any) -> PluginResult[Any]:
+        """Call one hook that stands around no operation, such as `http_auth_resolve_user`, with all the request knows.
+
+        Raises:
+            PluginViolationError: A plugin denied.
+            PluginError: A plugin failed and its `on_error` is `fail`.
+        """
+        start, seen = self.contexts.entries, self.extensions
+        result, table = await self.manager.invoke_hook(
+            hook, payload, self.context, self.contexts.lend(), violations_as_exceptions=True, extensions=seen
+        )
+        self.contexts.take_back(start, table)
+        if result.modified_extensions is not None:
+            self.take_extensions(None, seen, result.modified_extensions)
+        return result
+
     def operation(self, kind: Kind, payload: Any, *, extensions: Extensions | None = None) -> Operation:
         """Begin an operation whose parts the host runs itself; see `Operation`.
 

@@ -1,0 +1,24 @@
+"""The programs of the pages about adapters print what the pages say, each in the environment of its library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from doc_blocks import ROOT, blocks
+
+PAGES = sorted((ROOT / "docs" / "adapters").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_program_of_the_page_prints_what_the_page_says(page: Path, tmp_path: Path) -> None:
+    shown = blocks(f"adapters/{page.name}")
+    for name, text in shown.items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    (program,) = [name.removesuffix(".out") for name in shown if name.endswith(".out")]
+    done = subprocess.run(
+        [sys.executable, f"{program}.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.returncode) == (shown[f"{program}.out"], 0), done.stderr
