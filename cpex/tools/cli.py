@@ -12,6 +12,7 @@ from cpex.tools.check import check
 from cpex.tools.plan import plan
 from cpex.tools.plugins import plugin
 from cpex.tools.projects import bootstrap, init
+from cpex.tools.proxy import proxy
 from cpex.tools.run.command import run
 from cpex.tools.schema import schema
 from cpex.tools.serve import serve
@@ -53,6 +54,7 @@ app.command()(run)
 app.command()(check)
 app.command()(plan)
 app.command()(serve)
+app.command()(proxy)
 app.add_typer(audit)
 app.command()(schema)
 app.command()(init)

@@ -12,7 +12,7 @@ from cpex.builtins.guard import Guard, GuardedCall
 from cpex.builtins.security.argument_schemas import ArgumentSchemas, Misfit
 from cpex.builtins.security.tool_rules import ToolLists, ToolRule
 from cpex.builtins.targets import Target, targets_of
-from cpex.framework import AgentPreInvokePayload, PluginConfig, PluginResult, PluginViolation
+from cpex.framework import AgentPreInvokePayload, PluginConfig, PluginResult, PluginViolation, ToolListPayload
 
 __all__ = ["ToolAllowListPlugin", "ToolAllowListSettings"]
 
@@ -44,15 +44,16 @@ class ToolAllowListSettings(BaseModel, extra="forbid", frozen=True):
 class ToolAllowListPlugin(Guard):
     """Denies tools that are not on the allow list or are on the deny list, and arguments that do not fit a schema.
 
-    On `tool_pre_invoke` and `tool_post_invoke` the tool is judged by its name, its arguments by its schemas; on
-    `agent_pre_invoke` the tools that the agent is given; in a message every tool that it calls or has an answer of.
+    On `tool_list` tools that may not be called are left out. On `tool_pre_invoke` and `tool_post_invoke` the tool is
+    judged by its name, its arguments by its schemas; on `agent_pre_invoke` the tools that the agent is given; in a
+    message every tool that it calls or has an answer of.
     Codes: `TOOL_NOT_ALLOWED`, and `TOOL_ARGS_INVALID` with the places and the keywords that were not met. Without any
     list everything is allowed, with a warning at start.
 
     Source: docs/plugins/tool_allow_list.md.
     """
 
-    guards = ("tool_pre_invoke", "tool_post_invoke", "agent_pre_invoke", *MESSAGE_HOOKS)
+    guards = ("tool_list", "tool_pre_invoke", "tool_post_invoke", "agent_pre_invoke", *MESSAGE_HOOKS)
 
     def __init__(self, config: PluginConfig) -> None:
         """Validate the settings, compile lists and schemas.
@@ -79,6 +80,8 @@ class ToolAllowListPlugin(Guard):
         """Judge every tool that the call is about."""
         if isinstance(call.payload, AgentPreInvokePayload):
             return self._judge_agent(call, call.payload)
+        if isinstance(call.payload, ToolListPayload):
+            return self._judge_list(call, call.payload)
         for target in targets_of(call.hook, call.payload):
             if target.kind == "tool" and (violation := self._judge(call, target)) is not None:
                 return PluginResult(continue_processing=False, violation=violation)
@@ -114,6 +117,21 @@ class ToolAllowListPlugin(Guard):
             modified_payload=payload.model_copy(update={"tools": kept}),
             metadata={self.name: {"removed_tools": list(refused)[:_MAX_NAMED], "removed": len(refused)}},
         )
+
+    def _judge_list(self, call: GuardedCall, payload: ToolListPayload) -> PluginResult[Any]:
+        """Hide from a client what it may not call."""
+        shared = call.context.global_context
+        must_fit = self._settings.on_missing_schema == "deny"
+        kept = [
+            tool
+            for tool in payload.tools
+            if self._lists.refusal(name := str(tool.get("name")), shared.tenant_id, shared.server_id) is None
+            and (not must_fit or self._schemas.covers(name))
+        ]
+        hidden = len(payload.tools) - len(kept)
+        if not hidden:
+            return PluginResult()
+        return PluginResult(modified_payload=ToolListPayload(tools=kept), metadata={self.name: {"hidden": hidden}})
 
 
 def _not_allowed(tool: str, reason: str) -> PluginViolation:

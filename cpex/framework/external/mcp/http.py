@@ -25,7 +25,7 @@ from cpex.framework.external.port import LinkError
 if TYPE_CHECKING:
     import httpcore2
 
-__all__ = ["Endpoint", "HttpChannel", "Limits"]
+__all__ = ["Endpoint", "HttpChannel", "Limits", "checking_backend"]
 
 _SESSION, _VERSION = b"mcp-session-id", b"mcp-protocol-version"
 _EVENTS, _JSON = "text/event-stream", "application/json"
@@ -95,7 +95,7 @@ class HttpChannel:
             max_keepalive_connections=limits.kept_alive,
             keepalive_expiry=limits.keepalive_s,
             uds=endpoint.uds,
-            network_backend=None if endpoint.uds else _checking_backend(endpoint.public_only),
+            network_backend=None if endpoint.uds else checking_backend(endpoint.public_only),
         )
 
     def agreed(self, version: str) -> None:
@@ -256,7 +256,7 @@ _HELP = {
 }
 
 
-def _checking_backend(public_only: bool) -> httpcore2.AsyncNetworkBackend:
+def checking_backend(public_only: bool) -> httpcore2.AsyncNetworkBackend:
     """Connects to addresses that were judged; a second look-up could tell another one."""
     import httpcore2
 

@@ -1,0 +1,160 @@
+"""What becomes of each request of a client: which server is asked, and what plugins decide on the way.
+
+Methods that use or list something are looked into; every other request goes to its server as it is.
+
+Source: docs/proxy.md, "What passes through".
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+
+from cpex.proxy.errors import INVALID_PARAMS, METHOD_NOT_FOUND, AnswerError
+from cpex.proxy.guarding import GUARDED, LISTS, Guarding
+from cpex.proxy.line import Line, ProgressToken, progress_token
+from cpex.proxy.port import RequestId
+from cpex.proxy.routes import Routes
+
+__all__ = ["Call", "Operations"]
+
+logger = logging.getLogger(__name__)
+
+_KNOWN = frozenset(
+    {
+        *("ping", "completion/complete", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"),
+        *("tasks/get", "tasks/list", "tasks/cancel"),
+    }
+)
+"""Methods that pass, and in which plugins have no say."""
+
+
+@dataclass(eq=False)
+class Call:
+    """A request of the client that is under way."""
+
+    id: RequestId
+    method: str
+    params: Any
+    cancelled: dict[str, Any] = field(default_factory=dict)
+    """What the client says of its cancellation."""
+    line: Line | None = None
+    """The server that was asked."""
+
+    @property
+    def progress_token(self) -> ProgressToken | None:
+        """What reports of progress about it carry."""
+        return progress_token(self.params)
+
+
+class Operations:
+    """Answers the requests of one session."""
+
+    def __init__(self, routes: Routes, guarding: Guarding, *, timeout_s: float | None = None) -> None:
+        """Set up.
+
+        Args:
+            timeout_s: Seconds that a server may take for a call or a list without reporting progress.
+        """
+        self._routes = routes
+        self._guarding = guarding
+        self._timeout_s = timeout_s
+        self._warned: set[str] = set()
+
+    def close(self) -> None:
+        """End the session."""
+        self._guarding.close()
+
+    async def answer(self, call: Call) -> dict[str, Any]:
+        """The result of a request.
+
+        Raises:
+            AnswerError: It is an error.
+        """
+        method = call.method
+        if method in GUARDED:
+            return await self._use(call)
+        if method in LISTS:
+            return await self._list(call)
+        if method == "initialize":
+            return await self._initialize(call)
+        if method == "tasks/result":
+            return await self._finish(call)
+        if method == "server/discover":
+            # The handshake is what sessions are made of here; clients that can do without it fall back to it.
+            from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+
+            known = ", ".join(HANDSHAKE_PROTOCOL_VERSIONS)
+            raise AnswerError.of(METHOD_NOT_FOUND, f"initialize a session with one of the versions {known}")
+        if method not in _KNOWN and method not in self._warned and len(self._warned) < len(_KNOWN):
+            self._warned.add(method)
+            logger.warning("Requests of method `%.100s` pass, and no plugin has a say in them", method)
+        return await self._pass(call)
+
+    async def _pass(self, call: Call) -> dict[str, Any]:
+        results = [await self._ask(call, line, params) for line, params in self._routes.of(call.method, call.params)]
+        # Asked of several, it is a request without a result of its own.
+        return results[0]
+
+    async def _ask(self, call: Call, line: Line, params: Any, timeout_s: float | None = None) -> dict[str, Any]:
+        call.line = line
+        return await line.request(call.method, params, about=call.id, timeout_s=timeout_s, cancelled=call.cancelled)
+
+    async def _use(self, call: Call) -> dict[str, Any]:
+        _require_object(call)
+        [(line, params)] = self._routes.of(call.method, call.params)
+
+        async def forward(ready: dict[str, Any]) -> dict[str, Any]:
+            return await self._ask(call, line, ready, self._timeout_s)
+
+        result = await self._guarding.use(call.method, params, line.name, forward)
+        self._routes.learn(line, call.method, result)
+        return result
+
+    async def _finish(self, call: Call) -> dict[str, Any]:
+        _require_object(call)
+        [(line, params)] = self._routes.of(call.method, call.params)
+        return await self._guarding.finish(str(call.params.get("taskId")), await self._ask(call, line, params))
+
+    async def _list(self, call: Call) -> dict[str, Any]:
+        listing = LISTS[call.method]
+        pages: list[tuple[Line, dict[str, Any]]] = []
+        failures: list[AnswerError] = []
+        for line, params in self._routes.pages(call.method, call.params):
+            try:
+                page = await self._ask(call, line, params, self._timeout_s)
+            except AnswerError as error:
+                failures.append(error)
+                continue
+            found = page.get(listing.field)
+            if not isinstance(found, list):
+                failures.append(AnswerError.of(INVALID_PARAMS, f"server `{line.name}` answered with no list"))
+                continue
+            self._routes.learn(line, call.method, page)
+            shown = await self._guarding.show(call.method, found, line.name)
+            pages.append((line, page if shown is found else {**page, listing.field: shown}))
+        if failures and not pages:
+            raise failures[0]
+        for failure in failures:
+            logger.warning("A list is incomplete: %s", failure)
+        return self._routes.joined(listing.field, pages)
+
+    async def _initialize(self, call: Call) -> dict[str, Any]:
+        results: list[tuple[Line, dict[str, Any]]] = []
+        failures: list[AnswerError] = []
+        for line in self._routes.lines:
+            try:
+                results.append((line, await self._ask(call, line, call.params)))
+            except AnswerError as error:
+                failures.append(error)
+        if not results:
+            raise failures[0]
+        for failure in failures:
+            logger.warning("The session goes on without a server: %s", failure)
+        return self._routes.greeting(results)
+
+
+def _require_object(call: Call) -> None:
+    if not isinstance(call.params, dict):
+        raise AnswerError.of(INVALID_PARAMS, f"the parameters of `{call.method}` do not fit the protocol")

@@ -1,0 +1,70 @@
+"""Running a proxy: plugins are started once, clients are served until they leave."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from cpex.framework.guard.request import RequestFacts
+from cpex.framework.manager import PluginManager
+from cpex.proxy.guarding import Guarding
+from cpex.proxy.line import Line
+from cpex.proxy.operations import Operations
+from cpex.proxy.routes import routes_of
+from cpex.proxy.session import Session
+from cpex.proxy.upstreams import Upstream
+
+__all__ = ["ProxySettings", "ServerLost", "serve", "session_maker"]
+
+logger = logging.getLogger(__name__)
+
+
+class ServerLost(OSError):
+    """No server is left, and the client that was served over standard input and output has been told."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySettings:
+    """How a proxy works."""
+
+    config: str
+    """Path of the plugins' configuration."""
+    upstreams: Sequence[Upstream]
+    user: str | None = None
+    """Who all requests are from, where nothing else tells."""
+    tenant_id: str | None = None
+    timeout_s: float | None = None
+    """Seconds that a server may take for a call or a list without reporting progress; `None`: the client decides."""
+
+
+def session_maker(manager: PluginManager, settings: ProxySettings) -> Callable[[Sequence[Line]], Operations]:
+    """What a session answers its client with."""
+    facts: RequestFacts = {"session_id": uuid.uuid4().hex}
+    if settings.user is not None:
+        facts["user"] = settings.user
+    if settings.tenant_id is not None:
+        facts["tenant_id"] = settings.tenant_id
+    return lambda lines: Operations(routes_of(lines), Guarding(manager, facts), timeout_s=settings.timeout_s)
+
+
+async def serve(settings: ProxySettings) -> None:
+    """Serve the client at standard input and output until it leaves.
+
+    Raises:
+        ConfigError: The configuration is not usable, or names no file.
+        PluginLoadError: Plugins did not start.
+        ServerLost: The servers ended first.
+    """
+    from cpex.proxy.pipes import client_on_pipes
+
+    async with client_on_pipes() as client:
+        manager = PluginManager(settings.config)
+        await manager.initialize()
+        try:
+            reason = await Session(client, settings.upstreams, session_maker(manager, settings)).run()
+        finally:
+            await manager.shutdown()
+    if reason:
+        raise ServerLost(reason)
