@@ -18,6 +18,7 @@ ADOPTED = {
 }
 """Files of the repository's root that are pages of the site as well, by their names there."""
 _NAMED = re.compile(r"^(?P<fence>[ \t]*```\w+) file=(?P<name>\S+)$", re.MULTILINE)
+_NOTE = re.compile(r"^[ \t]*<!-- (?:blocks checked by|checked by|not run:) .*-->\n", re.MULTILINE)
 _LINK = re.compile(r"(?<=\]\()(?P<target>(?!\w+:)[^)#\s]+)(?=[)#])")
 
 
@@ -40,8 +41,9 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Name each `file=` block by its file, and lead links from and to adopted pages to where they stand in the site."""
-    titled = _NAMED.sub(lambda found: f'{found["fence"]} title="{_title(found["name"])}"', markdown)
+    """Name each `file=` block by its file, leave out notes to tests, lead links to where adopted pages stand."""
+    shown = _NOTE.sub("", markdown)
+    titled = _NAMED.sub(lambda found: f'{found["fence"]} title="{_title(found["name"])}"', shown)
     return _LINK.sub(lambda found: _moved(found["target"], page.file.src_uri), titled)
 
 

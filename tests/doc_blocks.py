@@ -1,15 +1,158 @@
-"""Code blocks of a page, by the name that their fence gives them."""
+"""Code blocks of pages: what they are, how they are run, and why one is not.
+
+A fence names its file: ```` ```yaml file=plugins.yaml ````. All files of a page lie in one folder; `NAME.out` is what
+`python NAME.py` prints there, and a `console` block is a terminal in it. A block that is not run that way says so in a
+comment on the line above its fence:
+
+- `<!-- checked by tests/x.py::test_y -->` where a test runs it in a way of its own,
+- `<!-- not run: REASON -->` where nothing can.
+
+`<!-- blocks checked by tests/x.py -->` says the former of all files of a page.
+"""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-_BLOCK = re.compile(r"^```(?P<language>\w+) file=(?P<name>\S+)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+TIMEOUT_S = 60
+_FENCE = re.compile(
+    r"^(?:[ \t]*<!-- (?P<note>[^\n]*?) -->\n)?"
+    r"^(?P<indent>[ \t]*)```(?P<language>\w+)(?: file=(?P<name>\S+))?\n(?P<code>.*?)^(?P=indent)```$",
+    re.MULTILINE | re.DOTALL,
+)
+_OF_PAGE = re.compile(r"^<!-- blocks checked by (?P<test>\S+) -->$", re.MULTILINE)
+_CHECKED = re.compile(r"checked by (?P<test>\S+\.py)(?:::(?P<name>\w+))?\Z")
+_NOT_RUN = re.compile(r"not run: (?P<reason>\S.*)\Z")
+
+
+@dataclass(frozen=True)
+class Fence:
+    """One block: its language, the file that it is (empty without one), its text, its line, and the note above it."""
+
+    language: str
+    name: str
+    code: str
+    line: int
+    note: str
+
+    @property
+    def checked_by(self) -> tuple[str, str] | None:
+        """`checked by tests/x.py::test_y`: the test that runs the block in a way of its own."""
+        found = _CHECKED.match(self.note)
+        return (found["test"], found["name"] or "") if found else None
+
+    @property
+    def not_run_because(self) -> str | None:
+        """`not run: REASON`: what the block is instead of a program."""
+        found = _NOT_RUN.match(self.note)
+        return found["reason"] if found else None
+
+    @property
+    def noted(self) -> bool:
+        """Whether a note says what becomes of it."""
+        return self.checked_by is not None or self.not_run_because is not None
+
+
+def pages() -> list[Path]:
+    """Every page: of the site, of the repository's root, of the examples."""
+    return sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")])
+
+
+def fences(text: str) -> list[Fence]:
+    """The blocks of a page, in order."""
+    return [
+        Fence(
+            found["language"],
+            found["name"] or "",
+            re.sub(rf"^{found['indent']}", "", found["code"], flags=re.MULTILINE),
+            text.count("\n", 0, found.start("language")) + 1,
+            found["note"] or "",
+        )
+        for found in _FENCE.finditer(text)
+    ]
+
+
+def checker_of(text: str) -> str:
+    """The file of tests that runs a page's files in a way of its own; empty where none does."""
+    found = _OF_PAGE.search(text)
+    return found["test"] if found else ""
 
 
 def blocks(page: str) -> dict[str, str]:
     """`{file name: code}` for every named block of a page below `docs/`."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    return {match["name"]: match["code"] for match in _BLOCK.finditer(text)}
+    return {fence.name: fence.code for fence in fences(text) if fence.name}
+
+
+def lay_out(text: str, folder: Path) -> None:
+    """Write the files of a page."""
+    for fence in fences(text):
+        if fence.name and not fence.name.endswith(".out"):
+            path = folder / fence.name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(fence.code, encoding="utf-8")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """A reader's: nothing of ours is set, `cpex`, `python` and `pytest` are those beside this interpreter."""
+    inherited = {name: text for name, text in os.environ.items() if not name.startswith(("PLUGINS_", "PYTEST_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    plain = {"PATH": path, "COLUMNS": "100", "NO_COLOR": "1", "PYTHONUNBUFFERED": "", "PYTHONDONTWRITEBYTECODE": "1"}
+    return inherited | plain | more
+
+
+def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `python WORDS…` in the folder of a page."""
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+
+
+def follow(transcript: str, folder: Path) -> None:
+    """Type the commands of a `console` block; hold what they print, and how they end, against what it shows.
+
+    Each command has a shell of its own; `$ echo $?` shows how the one before ended.
+    """
+    code = 0
+    for step in re.split(r"^\$ ", transcript, flags=re.MULTILINE)[1:]:
+        command, _, expected = step.partition("\n")
+        if command == "echo $?":
+            assert expected == f"{code}\n"
+            continue
+        # The program prints to both streams; a page shows what a terminal would.
+        script = f'cpex() {{ "{sys.executable}" -m cpex.tools.cli "$@"; }}; {command}'
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=folder,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+        code = done.returncode
+        assert re.fullmatch(_pattern(expected), _squeezed(done.stdout)), f"$ {command}\n{done.stdout}"
+
+
+def _squeezed(text: str) -> str:
+    """Without what the widths of columns decide."""
+    return "\n".join(" ".join(line.split()) for line in text.splitlines())
+
+
+def _pattern(expected: str) -> str:
+    """`…` stands for anything in a line, and in a line of its own for any lines."""
+    parts = [re.escape(line).replace("…", ".*") for line in _squeezed(expected).splitlines()]
+    return "\n".join("[^\0]*?" if part == ".*" else part for part in parts)

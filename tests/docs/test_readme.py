@@ -1,27 +1,45 @@
-"""The README's program prints what the README says, with the configuration that it shows."""
+"""What the README and the demo tell a reader to type ends well, and its links lead somewhere."""
 
 from __future__ import annotations
 
+import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-from doc_blocks import ROOT, blocks
+import pytest
+from doc_blocks import ROOT, fences, lay_out, run
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DEMO = ROOT / "examples" / "layered"
 
 
-def test_the_host_of_the_readme_prints_what_it_shows(tmp_path: Path) -> None:
-    shown = blocks("../README.md")
-    layers = re.search(
-        r"^```yaml\n([^`]*?^plugins:.*?)^```$", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
-    )
-    assert layers is not None
-    (tmp_path / "plugins.yaml").write_text(layers[1])
-    (tmp_path / "host.py").write_text(shown["host.py"])
-    done = subprocess.run([sys.executable, "host.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert (done.stdout, done.stderr) == (shown["host.out"], "")
+def ends_well(folder: Path, *words: str) -> None:
+    done = run(folder, "-m", "cpex.tools.cli", *words)
+    assert done.returncode == 0, done.stderr
 
 
-def test_every_link_of_the_readme_leads_somewhere() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / "README.md").read_text())
+def test_the_commands_of_the_readme_end_well(tmp_path: Path) -> None:
+    lay_out(README, tmp_path)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (commands,) = [fence.code for fence in fences(README) if fence.code.startswith("cpex check")]
+    for line in commands.splitlines():
+        words = line.partition("#")[0].split()
+        assert words.pop(0) == "cpex"
+        ends_well(tmp_path, *words)
+
+
+def test_the_demo_runs_over_the_recorded_stream(tmp_path: Path) -> None:
+    """Its page, `examples/layered/README.md`, shows the command, and `make demo` runs it."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    (command,) = [fence.code for fence in fences((DEMO / "README.md").read_text(encoding="utf-8"))]
+    words = command.split()
+    assert " ".join(words[:5]) in (ROOT / "Makefile").read_text(encoding="utf-8")
+    ends_well(tmp_path, *words[1:])
+    assert len((tmp_path / "decisions.jsonl").read_text().splitlines()) == 664
+    assert json.loads((tmp_path / "audit.jsonl").read_text().splitlines()[0])["v"] == 1
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in ROOT.glob("*.md")))
+def test_every_link_leads_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
     assert [link for link in links if not (ROOT / link).exists()] == []

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from conformance.manifest import anchors
-from doc_blocks import blocks
 from doc_pages import COMMAND, REFERENCE, SCHEMA, pages, schema_text, tables_of, up_to_date
 from pydantic import BaseModel
 from support import manager_of
@@ -18,8 +15,6 @@ from support import manager_of
 from cpex.framework import GlobalContext, PluginConfig, ToolPreInvokePayload, conditions
 from cpex.framework.hooks.registry import get_hook_registry
 from cpex.framework.loader.config import ConfigLoader
-from cpex.framework.loader.plugin import PluginLoader
-from cpex.framework.loader.trial import find_plugin_faults
 from cpex.framework.models.config import Config
 from cpex.framework.settings import PluginsSettings
 
@@ -81,25 +76,6 @@ def test_every_payload_and_reply_has_its_table() -> None:
     names = {each.__name__ for each in classes if each is not None and each.__module__.startswith("cpex.")}
     # A header map has no fields, and the payload before a request is the one after it without two of them.
     assert sorted(name for name in names if name not in shown) == ["HttpHeaderPayload", "HttpPreRequestPayload"]
-
-
-@pytest.mark.parametrize("page", [page for page in OURS if code(page, "yaml")], ids=lambda page: page.stem)
-def test_every_configuration_that_is_shown_can_be_started(page: Path, tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.chdir(tmp_path)
-    for number, block in enumerate(code(page, "yaml")):
-        path = tmp_path / f"{number}.yaml"
-        path.write_text(block)
-        assert find_plugin_faults(ConfigLoader.load(str(path)), PluginLoader()) == ()
-
-
-def test_the_token_exchange_that_is_shown_prints_what_the_page_says(tmp_path: Path) -> None:
-    shown = blocks("reference/configuration.md")
-    for name, text in shown.items():
-        (tmp_path / name).write_text(text, encoding="utf-8")
-    run = subprocess.run(
-        [sys.executable, "exchange.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
-    )
-    assert run.stdout == shown["exchange.out"]
 
 
 def test_the_handlers_that_are_shown_can_be_registered() -> None:

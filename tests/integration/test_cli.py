@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_blocks import ROOT, blocks
+from doc_blocks import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "cli.md"
 CPEX = [sys.executable, "-m", "cpex.tools.cli"]
@@ -299,43 +299,3 @@ def test_every_option_is_on_the_page() -> None:
         section = page.split(f"## cpex {command}\n")[1].split("\n## ")[0]
         options = set(re.findall(r"--[a-z_-]+", cpex(ROOT, command, "--help").stdout)) - {"--help"}
         assert options <= set(re.findall(r"--[a-z_-]+", section))
-
-
-TRANSCRIPTS = re.findall(r"^```console\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.parametrize("transcript", TRANSCRIPTS)
-def test_the_transcripts_of_the_page_are_what_happens(tmp_path: Path, transcript: str) -> None:
-    for name, content in blocks("reference/cli.md").items():
-        (tmp_path / name).write_text(content)
-    code = 0
-    for step in re.split(r"^\$ ", transcript, flags=re.MULTILINE)[1:]:
-        command, _, expected = step.partition("\n")
-        if command == "echo $?":
-            assert expected == f"{code}\n"
-            continue
-        # The program prints to both streams; a page shows what a terminal would.
-        script = f'cpex() {{ "{sys.executable}" -m cpex.tools.cli "$@"; }}; {command}'
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=tmp_path,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=TIMEOUT_S,
-            env=environment(),
-            check=False,
-        )
-        code = done.returncode
-        assert re.fullmatch(pattern(expected), squeezed(done.stdout)), done.stdout
-
-
-def squeezed(text: str) -> str:
-    """Without what the widths of columns decide."""
-    return "\n".join(" ".join(line.split()) for line in text.splitlines())
-
-
-def pattern(expected: str) -> str:
-    """`…` stands for anything in a line, and in a line of its own for any lines."""
-    parts = [re.escape(line).replace("…", ".*") for line in squeezed(expected).splitlines()]
-    return "\n".join("[^\0]*?" if part == ".*" else part for part in parts)

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_blocks import ROOT
+from doc_blocks import ROOT, blocks
 from pdp_servers import Engine, PdpServer, Reply, authzen, opa, running
-from unit.builtins.test_guard_pages import blocks
 
 from cpex.builtins.security.policy_decision import PolicyDecisionPlugin
 from cpex.framework import PluginError, UserContext
@@ -146,9 +145,9 @@ async def test_settings_that_make_no_sense_stop_the_start(settings: dict[str, An
 
 
 def test_the_example_of_the_page_prints_what_the_page_says(serve: Serve, tmp_path: Path) -> None:
-    parts = blocks(ROOT / "docs" / "plugins" / "policy_decision.md")
-    (tmp_path / "plugins.yaml").write_text(parts["yaml"])
-    (tmp_path / "main.py").write_text(parts["python"])
+    parts = blocks("plugins/policy_decision.md")
+    (tmp_path / "plugins.yaml").write_text(parts["plugins.yaml"])
+    (tmp_path / "main.py").write_text(parts["main.py"])
     variables = {"OPA_URL": serve(opa({"cpex/authz": no_shell})).url, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "main.py"],
@@ -159,4 +158,4 @@ def test_the_example_of_the_page_prints_what_the_page_says(serve: Serve, tmp_pat
         timeout=60,
         check=False,
     )
-    assert (done.returncode, done.stdout) == (0, parts["text"]), done.stderr
+    assert (done.returncode, done.stdout) == (0, parts["main.out"]), done.stderr
