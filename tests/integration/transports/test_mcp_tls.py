@@ -157,6 +157,13 @@ def test_incomplete_tls_starts_no_server(tmp_path: Path, good: Certificates) -> 
     assert "there is no certificate; set PLUGINS_SERVER_SSL_CERTFILE" in text
 
 
+def test_a_port_for_health_that_cannot_be_had_is_named(tmp_path: Path, good: Certificates) -> None:
+    tls = {**good.made_out_to("localhost"), "ssl_cert_reqs": 0}
+    config = server_config(tmp_path, {}, server_settings={"port": 65000, "tls": tls})
+    text = failing(config, PLUGINS_TRANSPORT="http")
+    assert "cannot listen on http://127.0.0.1:66000/mcp for health and metrics: ports go up to 65535; choose" in text
+
+
 async def test_certificates_beside_a_clear_url_are_a_mistake(tmp_path: Path, good: Certificates) -> None:
     mcp = {"proto": "STREAMABLEHTTP", "url": "http://localhost:1/mcp", "tls": {"ca_bundle": good.ca}}
     text = await refusal(tmp_path, {"kind": "external", "mcp": mcp})

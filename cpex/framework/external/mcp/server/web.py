@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 PATH = "/mcp"
 HEALTH_OFFSET = 1000
 """With TLS, a listener without it answers about health this many ports further up."""
+MAX_PORT = 65535
 GRACE_S = 5
 """Seconds for calls that are under way when the server is stopped."""
 KEEPALIVE_S = 75
@@ -110,7 +111,8 @@ async def serve_http(service: Service, config: MCPServerConfig, *, metrics: bool
         servers = [_server(application(service, config, metrics=metrics), listener, **tls)]
         if tls:
             # For probes and scrapers that have no certificate.
-            extra = stack.enter_context(_listening(config.model_copy(update={"port": config.port + HEALTH_OFFSET})))
+            place = config.model_copy(update={"port": config.port + HEALTH_OFFSET, "tls": None})
+            extra = stack.enter_context(_listening(place, " for health and metrics"))
             servers.append(_server(Starlette(routes=_routes(metrics)), extra))
         if config.uds is None:
             warn_of_open_door(config.host, authenticated=config.tls is not None and config.tls.ssl_cert_reqs == 2)
@@ -153,11 +155,12 @@ def _shown(config: MCPServerConfig) -> str:
 
 
 @contextlib.contextmanager
-def _listening(config: MCPServerConfig) -> Iterator[socket.socket]:
+def _listening(config: MCPServerConfig, purpose: str = "") -> Iterator[socket.socket]:
     try:
         listener = _unix_listener(config.uds) if config.uds is not None else _tcp_listener(config.host, config.port)
     except OSError as error:
-        raise OSError(f"cannot listen on {_shown(config)}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise OSError(f"cannot listen on {_shown(config)}{purpose}: {reason}; choose another port or path") from error
     own = os.stat(config.uds) if config.uds is not None else None
     try:
         yield listener
@@ -172,6 +175,9 @@ def _listening(config: MCPServerConfig) -> Iterator[socket.socket]:
 
 
 def _tcp_listener(host: str, port: int) -> socket.socket:
+    if port > MAX_PORT:
+        # The platform would take the remainder of a division, and listen where nobody expects it.
+        raise OSError(f"ports go up to {MAX_PORT}")
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     listener = socket.socket(family, kind, protocol)
     try:
