@@ -1,0 +1,161 @@
+"""The guard in a server of the MCP SDK: middleware for its `Server` and `MCPServer`.
+
+Tools, prompts and resources run between their hooks; every other message passes. Plugins see results in the form that
+goes over the wire. Needs the `mcp` package, which the plain install holds.
+
+Source: docs/adapters/mcp_server.md; https://modelcontextprotocol.io/specification/2025-06-18/server/tools, "Error
+Handling".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from mcp import MCPError
+from mcp.server.context import CallNext, ServerRequestContext
+from mcp.types import INTERNAL_ERROR, CallToolResult, TextContent
+
+from cpex.framework.errors import PluginError, PluginViolationError
+from cpex.framework.extensions import Extensions
+from cpex.framework.extensions.http import HttpExtension
+from cpex.framework.guard import PROMPT, RESOURCE, TOOL, Kind
+from cpex.framework.hooks.prompts import PromptPrehookPayload
+from cpex.framework.hooks.resources import ResourcePreFetchPayload
+from cpex.framework.hooks.tools import ToolPreInvokePayload
+from cpex.framework.models.result import PluginViolation
+
+if TYPE_CHECKING:
+    from cpex.framework.guard.request import RequestFacts
+    from cpex.framework.manager import PluginManager
+
+__all__ = ["DENIED", "McpGuard", "denied_call", "denied_request"]
+
+DENIED = -32001
+"""Code of the error that a denied request is answered with, where the violation has none (JSON-RPC 2.0, "Error object":
+of the range that is left to servers)."""
+_META = "cpex/violation"
+"""Key below `_meta` of a denied call's result: `{"code": ..., "reason": ...}`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Method:
+    """How a method's parameters become a payload, and a payload parameters."""
+
+    kind: Kind
+    payload: Callable[[Mapping[str, Any]], Any]
+    params: Callable[[Any], dict[str, Any]]
+
+
+_METHODS = {
+    "tools/call": _Method(
+        TOOL,
+        lambda params: ToolPreInvokePayload(name=params["name"], args=dict(params.get("arguments") or {})),
+        lambda payload: {"name": payload.name, "arguments": payload.args or {}},
+    ),
+    "prompts/get": _Method(
+        PROMPT,
+        lambda params: PromptPrehookPayload(prompt_id=params["name"], args=dict(params.get("arguments") or {})),
+        lambda payload: {"name": payload.prompt_id, "arguments": payload.args or {}},
+    ),
+    "resources/read": _Method(
+        RESOURCE,
+        lambda params: ResourcePreFetchPayload(uri=params["uri"]),
+        lambda payload: {"uri": payload.uri},
+    ),
+}
+
+
+class McpGuard:
+    """Server middleware.
+
+        server.middleware.append(McpGuard(manager))
+
+    A denied call of a tool is answered with a result that is an error, so that the model reads the reason; a denied
+    prompt or resource, and a denial with an `mcp_error_code`, with a JSON-RPC error. A plugin that rewrites the name of
+    a tool or prompt, or the address of a resource, has the server answer for the other one.
+    """
+
+    def __init__(
+        self, manager: PluginManager, *, facts: Callable[[ServerRequestContext[Any, Any]], RequestFacts] | None = None
+    ) -> None:
+        """Make it.
+
+        Args:
+            facts: What is known of a request from the server's context: user, tenant, session.
+        """
+        self._manager = manager
+        self._facts = facts
+
+    async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> Any:
+        """Handle one message."""
+        method = _METHODS.get(ctx.method)
+        if method is None or ctx.request_id is None or not _well_formed(ctx):
+            return await call_next(ctx)
+        async with self._manager.request(**self._known(ctx)) as request:
+            params = dict(ctx.params or {})
+            return await answered(
+                method.kind,
+                request.perform(
+                    method.kind,
+                    method.payload(params),
+                    lambda ready: _on_the_wire(call_next(replace(ctx, params={**params, **method.params(ready)}))),
+                ),
+            )
+
+    def _known(self, ctx: ServerRequestContext[Any, Any]) -> RequestFacts:
+        facts: RequestFacts = dict(self._facts(ctx)) if self._facts is not None else {}  # type: ignore[assignment]
+        headers = getattr(ctx.request, "headers", None)
+        if headers is not None:
+            facts.setdefault("session_id", headers.get("mcp-session-id"))
+            given = facts.get("extensions") or Extensions()
+            if given.http is None:
+                facts["extensions"] = given.model_copy(update={"http": HttpExtension(headers=dict(headers))})
+        return facts
+
+
+def _well_formed(ctx: ServerRequestContext[Any, Any]) -> bool:
+    """Whether the parameters can be shown to plugins; the server refuses others before anything is done."""
+    params = ctx.params or {}
+    name = params.get("uri" if ctx.method == "resources/read" else "name")
+    return isinstance(name, str) and isinstance(params.get("arguments") or {}, Mapping)
+
+
+async def _on_the_wire(result: Awaitable[Any]) -> Any:
+    given = await result
+    return given if isinstance(given, dict) else given.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+async def answered(kind: Kind, operation: Awaitable[Any]) -> Any:
+    """The result of an operation, or what the protocol has for its denial or failure.
+
+    Raises:
+        MCPError: It was denied and has no result that could say so, or a plugin failed.
+    """
+    try:
+        return await operation
+    except PluginViolationError as denial:
+        violation = denial.violation or PluginViolation(reason="denied", description="", code="plugin_violation")
+        if kind is TOOL and violation.mcp_error_code is None:
+            return denied_call(violation)
+        raise denied_request(violation) from denial
+    except PluginError as error:
+        # What failed inside is the operator's to know, and in the log.
+        text = f"plugin {error.error.plugin_name} failed, so the request was not handled"
+        raise MCPError(error.error.mcp_error_code or INTERNAL_ERROR, text) from error
+
+
+def denied_call(violation: PluginViolation) -> CallToolResult:
+    """The result of a denied call, which models read."""
+    text = f"denied: {violation.reason} ({violation.code})"
+    meta = {_META: {"code": violation.code, "reason": violation.reason}}
+    return CallToolResult.model_validate(
+        {"content": [TextContent(type="text", text=text)], "isError": True, "_meta": meta}
+    )
+
+
+def denied_request(violation: PluginViolation) -> MCPError:
+    """The error that a denied request is answered with."""
+    data = {"code": violation.code, "reason": violation.reason}
+    return MCPError(violation.mcp_error_code or DENIED, f"denied: {violation.reason}", data)
