@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+# Most of the slow tests wait for other processes, so two workers are worth it on two cores, and on one.
+WORKERS ?= 2
 
 .PHONY: test lint types unit services demo bench docs clean
 .DEFAULT_GOAL := test
@@ -23,7 +25,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP) services
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 # Servers that some tests start for themselves. Where they cannot be installed, those tests are skipped and say so.
 services:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
-import venv
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from benchmarks.environments import Environment, IndexUnreachable
 
 RIVAL = "cpex[grpc]==0.1.4"
 _HERE = Path(__file__).parent
@@ -28,21 +28,17 @@ def rival_python() -> Path:
     Raises:
         SideError: The package could not be installed, for want of a network for example.
     """
-    python = RIVAL_HOME / ("Scripts" if os.name == "nt" else "bin") / "python"
-    ready = RIVAL_HOME / ".installed"
-    if ready.exists() and ready.read_text(encoding="utf-8") == RIVAL:
-        return python
-    print(f"installing {RIVAL} into {RIVAL_HOME.name}", file=sys.stderr)
-    command = [str(python), "-m", "pip", "install", "-qq", "--disable-pip-version-check", RIVAL]
+    environment = Environment(RIVAL_HOME.name)
     try:
-        venv.create(RIVAL_HOME, with_pip=True, clear=True)
-        subprocess.run(command, check=True)
-    except (subprocess.CalledProcessError, OSError) as error:
+        with environment.lacking("installed", RIVAL) as missing:
+            if missing:
+                environment.create(RIVAL)
+                environment.fetch(RIVAL)
+    except (IndexUnreachable, OSError) as error:
         raise SideError(
             f"{RIVAL} could not be installed ({error}); name an interpreter that has it with --rival"
         ) from error
-    ready.write_text(RIVAL, encoding="utf-8")
-    return python
+    return environment.python
 
 
 def _environment() -> dict[str, str]:

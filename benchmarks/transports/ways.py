@@ -19,6 +19,8 @@ Way: TypeAlias = Callable[[str, Path], AbstractAsyncContextManager[Entry]]
 """Starts a server with an interpreter in a folder, for as long as the context lasts; gives the host's entry."""
 
 _MCP = ("-m", "cpex.framework.external.mcp.server.runtime")
+_GRPC = ("-m", "cpex.framework.external.grpc.server.runtime")
+_UNIX = ("-m", "cpex.framework.external.unix.server.runtime")
 
 
 def server_config(folder: Path, **sections: Any) -> str:
@@ -89,4 +91,29 @@ async def mcp_http_uds(python: str, folder: Path) -> AsyncIterator[Entry]:
         yield {"mcp": {"proto": "STREAMABLEHTTP", "url": "http://localhost/mcp", "uds": path}}
 
 
-WAYS: Mapping[str, Way] = {"mcp-stdio": mcp_stdio, "mcp-http": mcp_http, "mcp-http-uds": mcp_http_uds}
+@asynccontextmanager
+async def grpc(python: str, folder: Path) -> AsyncIterator[Entry]:
+    """GRPC on a Unix socket."""
+    path = str(folder / "grpc.sock")
+    config = server_config(folder, grpc_server_settings={"uds": path})
+    async with running(python, _GRPC, lambda: asyncio.open_unix_connection(path), PLUGINS_CONFIG_PATH=config):
+        yield {"grpc": {"uds": path}}
+
+
+@asynccontextmanager
+async def unix(python: str, folder: Path) -> AsyncIterator[Entry]:
+    """A plain Unix socket."""
+    path = str(folder / "plain.sock")
+    variables = {"PLUGINS_CONFIG_PATH": server_config(folder), "PLUGINS_UNIX_SOCKET_PATH": path}
+    async with running(python, _UNIX, lambda: asyncio.open_unix_connection(path), **variables):
+        # The published host does not ask this server for the hooks.
+        yield {"hooks": ["tool_pre_invoke"], "unix_socket": {"path": path}}
+
+
+WAYS: Mapping[str, Way] = {
+    "mcp-stdio": mcp_stdio,
+    "mcp-http": mcp_http,
+    "mcp-http-uds": mcp_http_uds,
+    "grpc": grpc,
+    "unix": unix,
+}

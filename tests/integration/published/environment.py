@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
-import venv
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parents[3]
-HOME = ROOT / ".venv-plugins"
+from benchmarks.environments import ROOT, Environment, IndexUnreachable
+
+__all__ = ["IndexUnreachable", "plugin_python", "serve"]
+
 HOST = Path(__file__).parent / "host.py"
 PACKAGES = (
     "cpex-encoded-exfil-detection==0.3.10",
@@ -24,11 +24,6 @@ PACKAGES = (
     "cpex-url-reputation==0.3.9",
 )
 """All of them ask for `cpex>=0.1.4,<0.2`."""
-_PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-
-
-class IndexUnreachable(Exception):
-    """The plugin packages could not be fetched."""
 
 
 @cache
@@ -39,21 +34,17 @@ def plugin_python() -> Path:
         IndexUnreachable: The packages are not installed and could not be fetched.
         subprocess.CalledProcessError: They were fetched, and do not accept this package beside them.
     """
-    python = HOME / ("Scripts" if os.name == "nt" else "bin") / "python"
-    ready = HOME / ".installed"
-    wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes() + " ".join(PACKAGES).encode()).hexdigest()
-    if ready.exists() and ready.read_text(encoding="utf-8") == wanted:
-        return python
-    venv.create(HOME, with_pip=True, clear=True)
-    # Alone first: what fails here is the way to the index, what fails later is ours to answer for.
-    fetched = subprocess.run([python, *_PIP, "--no-deps", *PACKAGES], capture_output=True, text=True, check=False)
-    if fetched.returncode:
-        raise IndexUnreachable((fetched.stderr.strip().splitlines() or ["no message"])[-1])
-    # Editable, so that a kept environment runs the working tree.
-    subprocess.run([python, *_PIP, "--editable", str(ROOT)], check=True)
-    subprocess.run([python, *_PIP, *PACKAGES], check=True)
-    ready.write_text(wanted, encoding="utf-8")
-    return python
+    environment = Environment(".venv-plugins")
+    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    with environment.lacking("installed", f"{project}{PACKAGES}") as missing:
+        if missing:
+            environment.create("plugin packages")
+            # Alone first: what fails here is the way to the index, what fails later is ours to answer for.
+            environment.fetch("--no-deps", *PACKAGES)
+            # Editable, so that a kept environment runs the working tree.
+            environment.add("--editable", str(ROOT))
+            environment.add(*PACKAGES)
+    return environment.python
 
 
 def serve(config: Path, calls: list[dict[str, Any]]) -> dict[str, Any]:
