@@ -1,4 +1,4 @@
-"""Every block of the page of patterns does, unchanged, what the page says."""
+"""Every block of the chapters on patterns does, unchanged, what its chapter says."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from doc_blocks import blocks
+from doc_blocks import ROOT, blocks
 
 from cpex.framework import (
     ConfigLoader,
@@ -27,7 +27,14 @@ from cpex.framework import (
 )
 from cpex.framework.errors import PluginLoadError
 
-BLOCKS = blocks("patterns.md")
+CHAPTERS = sorted((ROOT / "docs" / "patterns").glob("*.md"))
+# The programs at the end of the chapters are run as those of all pages are.
+BLOCKS = {
+    name: code
+    for chapter in CHAPTERS
+    for name, code in blocks(f"patterns/{chapter.name}").items()
+    if not name.startswith(("main.", "plugins."))
+}
 CARD = "4111 1111 1111 1111"
 
 
