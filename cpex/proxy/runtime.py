@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from cpex.framework.guard.request import RequestFacts
@@ -12,6 +13,7 @@ from cpex.framework.manager import PluginManager
 from cpex.proxy.guarding import Guarding
 from cpex.proxy.line import Line
 from cpex.proxy.operations import Operations
+from cpex.proxy.port import Connection
 from cpex.proxy.routes import routes_of
 from cpex.proxy.session import Session
 from cpex.proxy.upstreams import Upstream
@@ -37,6 +39,8 @@ class ProxySettings:
     tenant_id: str | None = None
     timeout_s: float | None = None
     """Seconds that a server may take for a call or a list without reporting progress; `None`: the client decides."""
+    listen: tuple[str, int] | None = None
+    """Host and port to serve any number of clients at, instead of the one at standard input and output."""
 
 
 def session_maker(manager: PluginManager, settings: ProxySettings) -> Callable[[Sequence[Line]], Operations]:
@@ -50,21 +54,41 @@ def session_maker(manager: PluginManager, settings: ProxySettings) -> Callable[[
 
 
 async def serve(settings: ProxySettings) -> None:
-    """Serve the client at standard input and output until it leaves.
+    """Serve the client at standard input and output until it leaves, or clients over HTTP until cancelled.
 
     Raises:
         ConfigError: The configuration is not usable, or names no file.
+        OSError: The address cannot be listened on.
         PluginLoadError: Plugins did not start.
-        ServerLost: The servers ended first.
+        ServerLost: The servers ended before the client at standard input and output left.
     """
+    if settings.listen is None:
+        await _serve_pipes(settings)
+        return
+    from cpex.proxy.http_server import serve_clients
+
+    async with _running(settings.config) as manager:
+
+        async def run_session(client: Connection) -> None:
+            await Session(client, settings.upstreams, session_maker(manager, settings)).run()
+
+        await serve_clients(*settings.listen, run_session)
+
+
+async def _serve_pipes(settings: ProxySettings) -> None:
     from cpex.proxy.pipes import client_on_pipes
 
-    async with client_on_pipes() as client:
-        manager = PluginManager(settings.config)
-        await manager.initialize()
-        try:
-            reason = await Session(client, settings.upstreams, session_maker(manager, settings)).run()
-        finally:
-            await manager.shutdown()
+    async with client_on_pipes() as client, _running(settings.config) as manager:
+        reason = await Session(client, settings.upstreams, session_maker(manager, settings)).run()
     if reason:
         raise ServerLost(reason)
+
+
+@asynccontextmanager
+async def _running(config: str) -> AsyncIterator[PluginManager]:
+    manager = PluginManager(config)
+    await manager.initialize()
+    try:
+        yield manager
+    finally:
+        await manager.shutdown()

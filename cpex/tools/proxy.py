@@ -28,6 +28,9 @@ def proxy(
     servers: Annotated[
         str | None, typer.Option("--servers", metavar="FILE", help="Several servers, in the form `mcpServers`.")
     ] = None,
+    listen: Annotated[
+        str | None, typer.Option("--listen", metavar="HOST:PORT", help="Serve over HTTP, at /mcp, instead of pipes.")
+    ] = None,
     name: Annotated[str, typer.Option("--name", help="What plugins know a single server by.")] = "server",
     user: Annotated[str | None, typer.Option("--user", help="Who all requests are from.")] = None,
     tenant: Annotated[str | None, typer.Option("--tenant", help="The tenant that all requests belong to.")] = None,
@@ -40,8 +43,8 @@ def proxy(
 ) -> None:
     """Stand before an MCP server, and let plugins decide about every operation.
 
-    To the client this is the server, over standard input and output. Logs go
-    to standard error.
+    To the client this is the server, over standard input and output, or over
+    HTTP with --listen. Logs go to standard error.
 
     Exits with 0 when the client has left or a signal stops it; with 1 when it
     cannot start, or the servers end before the client leaves.
@@ -53,6 +56,7 @@ def proxy(
     given = [word for word, value in (("--url", url), ("--servers", servers), ("COMMAND", command)) if value]
     if len(given) != 1:
         raise typer.BadParameter(f"give one of COMMAND, --url and --servers, not {' and '.join(given) or 'none'}")
+    place = _place(listen) if listen is not None else None
     from cpex.framework.external.running import run_until_stopped
 
     async def serve() -> None:
@@ -60,7 +64,9 @@ def proxy(
         from cpex.proxy import serve as serve_proxy
 
         upstreams = _upstreams(command, url, _headers(header or []), servers, name)
-        await serve_proxy(ProxySettings(config, upstreams, user=user, tenant_id=tenant, timeout_s=timeout))
+        await serve_proxy(
+            ProxySettings(config, upstreams, user=user, tenant_id=tenant, timeout_s=timeout, listen=place)
+        )
 
     run_until_stopped(serve, log_level)
 
@@ -75,6 +81,13 @@ def _upstreams(
     if url:
         return [UrlUpstream(name, url, headers)]
     return read_servers(Path(servers or ""))
+
+
+def _place(listen: str) -> tuple[str, int]:
+    host, colon, port = listen.rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) <= 65535):
+        raise typer.BadParameter(f"{listen!r} is not written as HOST:PORT", param_hint="--listen")
+    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def _headers(given: list[str]) -> dict[str, str]:

@@ -115,6 +115,8 @@ class ChildProcess(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         """The child has ended."""
+        # Before anything else can get its number: what it started and left behind ends with it.
+        self._signal(signal.SIGKILL)
         self.exited.set()
         self._end_soon()
 

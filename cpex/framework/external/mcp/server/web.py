@@ -26,6 +26,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from cpex.framework.constants import MCP_SERVER_NAME
 from cpex.framework.external.mcp.messages import MAX_MESSAGE_BYTES
@@ -35,7 +36,16 @@ from cpex.framework.external.running import warn_of_open_door
 from cpex.framework.models.tls import MCPServerTLSConfig
 from cpex.framework.models.transport import MCPServerConfig
 
-__all__ = ["PATH", "PLUGIN_INFO", "application", "serve_http"]
+__all__ = [
+    "PATH",
+    "PLUGIN_INFO",
+    "application",
+    "listening",
+    "made_server",
+    "names_answered_to",
+    "run_servers",
+    "serve_http",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +67,7 @@ def application(service: Service, config: MCPServerConfig, *, metrics: bool) -> 
     """The web application: the MCP endpoint, health and metrics."""
     return mcp_server_of(service).streamable_http_app(
         streamable_http_path=PATH,
-        transport_security=_names_answered_to(config),
+        transport_security=names_answered_to(config),
         host=config.host,
         # A message and what HTTP has around it.
         max_request_body_size=MAX_MESSAGE_BYTES + 1024,
@@ -65,7 +75,7 @@ def application(service: Service, config: MCPServerConfig, *, metrics: bool) -> 
     )
 
 
-def _names_answered_to(config: MCPServerConfig) -> TransportSecuritySettings:
+def names_answered_to(config: MCPServerConfig) -> TransportSecuritySettings:
     """Which `Host` and `Origin` are accepted: a page in a browser must not reach a server of this machine."""
     if config.uds is None and not _is_loopback(config.host):
         return TransportSecuritySettings(enable_dns_rebinding_protection=False)
@@ -107,17 +117,17 @@ async def serve_http(service: Service, config: MCPServerConfig, *, metrics: bool
     tls = _tls_arguments(config.tls) if config.tls is not None else {}
     PLUGIN_INFO.labels(MCP_SERVER_NAME, "http", str(bool(tls)).lower()).set(1)
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_listening(config))
-        servers = [_server(application(service, config, metrics=metrics), listener, **tls)]
+        listener = stack.enter_context(listening(config))
+        servers = [made_server(application(service, config, metrics=metrics), listener, **tls)]
         if tls:
             # For probes and scrapers that have no certificate.
             place = config.model_copy(update={"port": config.port + HEALTH_OFFSET, "tls": None})
-            extra = stack.enter_context(_listening(place, " for health and metrics"))
-            servers.append(_server(Starlette(routes=_routes(metrics)), extra))
+            extra = stack.enter_context(listening(place, " for health and metrics"))
+            servers.append(made_server(Starlette(routes=_routes(metrics)), extra))
         if config.uds is None:
             warn_of_open_door(config.host, authenticated=config.tls is not None and config.tls.ssl_cert_reqs == 2)
         logger.info("Plugin server listens on %s", _shown(config))
-        await _run(servers)
+        await run_servers(servers)
 
 
 def _tls_arguments(tls: MCPServerTLSConfig) -> dict[str, Any]:
@@ -155,7 +165,15 @@ def _shown(config: MCPServerConfig) -> str:
 
 
 @contextlib.contextmanager
-def _listening(config: MCPServerConfig, purpose: str = "") -> Iterator[socket.socket]:
+def listening(config: MCPServerConfig, purpose: str = "") -> Iterator[socket.socket]:
+    """A socket at a server's address, closed and cleared away at the end.
+
+    Args:
+        purpose: What else it is for, as the end of a message.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
     try:
         listener = _unix_listener(config.uds) if config.uds is not None else _tcp_listener(config.host, config.port)
     except OSError as error:
@@ -235,7 +253,8 @@ class _Server(uvicorn.Server):
         self.handle_exit(signal.SIGTERM, frame)
 
 
-def _server(app: Starlette, listener: socket.socket, **tls: Any) -> tuple[_Server, socket.socket]:
+def made_server(app: ASGIApp, listener: socket.socket, **tls: Any) -> tuple[_Server, socket.socket]:
+    """A web server for an application, and where it listens; `tls` as uvicorn takes it."""
     config = uvicorn.Config(
         app,
         log_config=None,
@@ -248,7 +267,8 @@ def _server(app: Starlette, listener: socket.socket, **tls: Any) -> tuple[_Serve
     return _Server(config), listener
 
 
-async def _run(servers: list[tuple[_Server, socket.socket]]) -> None:
+async def run_servers(servers: list[tuple[_Server, socket.socket]]) -> None:
+    """Serve until cancelled; calls under way then get a few seconds to end."""
     tasks = [asyncio.ensure_future(server.serve([listener])) for server, listener in servers]
     try:
         # Shielded, because a server that is cancelled drops the calls that are under way.

@@ -1,0 +1,198 @@
+"""Serving clients over streamable HTTP: each has a session of its own, with connections of its own to the servers.
+
+The SDK's server transport speaks the protocol for one session; which request belongs to which session is decided here.
+
+Source: docs/proxy.md, "Serving over HTTP".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from mcp.server.streamable_http import StreamableHTTPServerTransport
+from mcp.server.transport_security import RequestBodyLimitMiddleware
+from mcp.shared.message import ServerMessageMetadata, SessionMessage
+from mcp_types import jsonrpc_message_adapter
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from cpex.framework.external.mcp.messages import MAX_MESSAGE_BYTES
+from cpex.framework.external.mcp.server.web import PATH, listening, made_server, names_answered_to, run_servers
+from cpex.framework.external.port import LinkError
+from cpex.framework.external.running import LOOPBACK
+from cpex.framework.models.transport import MCPServerConfig
+from cpex.proxy.errors import INVALID_REQUEST, METHOD_NOT_FOUND
+from cpex.proxy.port import Connection, Message, RequestId, id_of
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+__all__ = ["MAX_SESSIONS", "serve_clients"]
+
+logger = logging.getLogger(__name__)
+
+MAX_SESSIONS = 1000
+IDLE_S = 30 * 60
+"""Seconds after which a session ends in which nothing is asked and no stream is open."""
+
+RunSession = Callable[[Connection], Awaitable[None]]
+
+
+async def serve_clients(host: str, port: int, run_session: RunSession) -> None:
+    """Serve until cancelled.
+
+    Args:
+        run_session: Serves one client until it leaves.
+
+    Raises:
+        OSError: The address cannot be listened on.
+    """
+    config = MCPServerConfig(host=host, port=port)
+    sessions = _Sessions(config, run_session)
+    # An endpoint that is an object is an application: it is handed every method.
+    app = Starlette(routes=[Route(PATH, RequestBodyLimitMiddleware(sessions, MAX_MESSAGE_BYTES + 1024))])
+    with listening(config) as listener:
+        if host not in LOOPBACK:
+            logger.warning(
+                "The proxy listens on %s, where other machines may reach it, and asks nobody who they are: whoever "
+                "connects can do what the plugins allow; bind to 127.0.0.1, or put a server that asks before it",
+                host,
+            )
+        logger.info("The proxy listens on http://%s:%d%s", host, listener.getsockname()[1], PATH)
+        try:
+            await run_servers([made_server(app, listener)])
+        finally:
+            await sessions.close()
+
+
+class _Sessions:
+    """Which session a request belongs to."""
+
+    def __init__(self, config: MCPServerConfig, run_session: RunSession) -> None:
+        self._security = names_answered_to(config)
+        self._run_session = run_session
+        self._open: dict[str, tuple[StreamableHTTPServerTransport, asyncio.Task[None]]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request of HTTP."""
+        request = Request(scope, receive)
+        version = request.headers.get("mcp-protocol-version")
+        id = request.headers.get("mcp-session-id")
+        if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
+            known = ", ".join(HANDSHAKE_PROTOCOL_VERSIONS)
+            text = f"initialize a session with one of the versions {known}"
+            await _refusal(400, METHOD_NOT_FOUND, text)(scope, receive, send)
+        elif id is None:
+            await self._begin(scope, receive, send)
+        elif (session := self._open.get(id)) is None:
+            await _refusal(404, INVALID_REQUEST, "there is no such session")(scope, receive, send)
+        else:
+            transport, _ = session
+            await transport.handle_request(scope, receive, send)
+            if transport.is_terminated:
+                await self._end(id)
+
+    async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if len(self._open) >= MAX_SESSIONS:
+            await _refusal(503, INVALID_REQUEST, "too many sessions are open")(scope, receive, send)
+            return
+        id = uuid.uuid4().hex
+        transport = StreamableHTTPServerTransport(id, security_settings=self._security, idle_timeout=IDLE_S)
+        ready = asyncio.Event()
+        task = asyncio.create_task(self._serve(id, transport, ready))
+        self._open[id] = (transport, task)
+        status = 500
+
+        async def noting(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await ready.wait()
+            await transport.handle_request(scope, receive, noting)
+        finally:
+            # Only a handshake opens a session; whatever else came without one leaves nothing behind.
+            if status >= 400:
+                await self._end(id)
+
+    async def _serve(self, id: str, transport: StreamableHTTPServerTransport, ready: asyncio.Event) -> None:
+        try:
+            async with transport.connect() as (incoming, outgoing):
+                ready.set()
+                with transport.idle_scope or contextlib.nullcontext():
+                    await self._run_session(_HttpClient(incoming, outgoing))
+        except Exception:
+            logger.exception("A session of the proxy failed")
+        finally:
+            ready.set()
+            self._open.pop(id, None)
+            with anyio.CancelScope(shield=True):
+                await transport.terminate()
+
+    async def _end(self, id: str) -> None:
+        _, task = self._open.pop(id, (None, None))
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def close(self) -> None:
+        """End every session."""
+        await asyncio.gather(*(self._end(id) for id in list(self._open)))
+
+
+class _HttpClient:
+    """One client, whose requests come by POST."""
+
+    def __init__(self, incoming: Any, outgoing: Any) -> None:
+        self._incoming, self._outgoing = incoming, outgoing
+        self._unanswered: dict[RequestId, Callable[[], Awaitable[None]]] = {}
+
+    async def receive(self) -> Message | None:
+        """The next message of any of its requests."""
+        while True:
+            try:
+                item = await self._incoming.receive()
+            except (anyio.EndOfStream, anyio.ClosedResourceError):
+                return None
+            # An exception stands for a body that is no message; the transport has answered it.
+            if not isinstance(item, SessionMessage):
+                continue
+            message: Message = item.message.model_dump(mode="json", by_alias=True, exclude_unset=True)
+            end = item.metadata.on_request_unanswered if isinstance(item.metadata, ServerMessageMetadata) else None
+            if end is not None and (id := id_of(message)) is not None:
+                self._unanswered[id] = end
+            return message
+
+    async def send(self, message: Message, about: RequestId | None = None) -> None:
+        """Write to the stream of a request, or to that for what belongs to none."""
+        if "method" not in message and (id := id_of(message)) is not None:
+            self._unanswered.pop(id, None)
+        metadata = ServerMessageMetadata(related_request_id=about)
+        try:
+            await self._outgoing.send(SessionMessage(jsonrpc_message_adapter.validate_python(message), metadata))
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
+            raise LinkError("the session is closed", code="lost", sent=False) from error
+
+    async def forget(self, id: RequestId) -> None:
+        """End the response of a request that was cancelled."""
+        if (end := self._unanswered.pop(id, None)) is not None:
+            await end()
+
+    def reason(self) -> str:
+        """Clients leave by ending their session."""
+        return ""
+
+
+def _refusal(status: int, code: int, text: str) -> JSONResponse:
+    return JSONResponse({"jsonrpc": "2.0", "id": None, "error": {"code": code, "message": text}}, status_code=status)
