@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # Most of the slow tests wait for other processes, so two workers are worth it on two cores, and on one.
 WORKERS ?= 2
 
-.PHONY: test lint types unit services demo bench docs clean
+.PHONY: test lint types unit services demo bench docs changelog clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml
@@ -43,6 +43,9 @@ bench: $(STAMP)  ## ratios against the bare floor and the published package
 docs: $(STAMP)  ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "open site/index.html"
+
+changelog: $(STAMP)  ## move the fragments into CHANGELOG.md: make changelog VERSION=1.2.3
+	$(BIN)/python docs_src/changelog.py $(VERSION)
 
 clean:
 	rm -rf site $(VENV) .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis

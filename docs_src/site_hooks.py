@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import posixpath
 import re
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+
+# MkDocs loads this file by its path.
+sys.path.append(str(Path(__file__).parent))
+from changelog import MARK, notes
 
 ADOPTED = {
     "CHANGELOG.md": "changelog.md",
@@ -36,7 +41,10 @@ def on_files(files: Files, config: Any) -> Files:
     root = Path(config.config_file_path).parent
     for source, page in ADOPTED.items():
         if (root / source).is_file():
-            files.append(File.generated(config, page, content=(root / source).read_text(encoding="utf-8")))
+            text = (root / source).read_text(encoding="utf-8")
+            if source == "CHANGELOG.md":
+                text = text.replace(MARK, "\n" + notes("Unreleased", root / "changelog.d"))
+            files.append(File.generated(config, page, content=text))
     return files
 
 
@@ -57,7 +65,7 @@ def _moved(target: str, page: str) -> str:
     path = posixpath.normpath(posixpath.join(here, target))
     if path in ADOPTED:
         return posixpath.relpath(ADOPTED[path], posixpath.dirname(page) or ".")
-    return path.removeprefix("docs/") if not here else target
+    return target if here else path.removeprefix("docs/")
 
 
 def _leaves(nav: Any) -> list[str]:

@@ -55,3 +55,8 @@ def test_blocks_are_titled_with_their_files(site: Path) -> None:
     titles = re.findall(r'<span class="filename">([^<]+)</span>', page)
     assert titles[:2] == ["plugins/banking/requirements.txt", "plugins/banking/__init__.py"]
     assert "what host.py prints" in titles
+
+
+def test_pages_of_the_root_are_in_the_site_and_their_links_lead_to_it(site: Path) -> None:
+    assert 'href="threat-model.html"' in (site / "security.html").read_text(encoding="utf-8")
+    assert "<h3" in (site / "changelog.html").read_text(encoding="utf-8")
