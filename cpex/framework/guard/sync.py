@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from cpex.framework.errors import GuardError
 from cpex.framework.guard.decorator import Arguments
 from cpex.framework.guard.operation import Operation, current_operation
+from cpex.framework.guard.operations import Kind
 from cpex.framework.guard.request import Request, RequestFacts
 
 if TYPE_CHECKING:
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 
     from cpex.framework.manager import PluginManager
 
-__all__ = ["SyncGuard", "SyncRequest"]
+__all__ = ["SyncGuard", "SyncRequest", "current_sync_request"]
 
 _JOIN_S = 10.0
 """Seconds that closing waits for the thread to end, after everything on it has been cancelled."""
-_current: ContextVar[SyncRequest | None] = ContextVar("cpex_sync_request", default=None)
+current_sync_request: ContextVar[SyncRequest | None] = ContextVar("cpex_sync_request", default=None)
+"""The request that is open in this thread's context."""
 
 
 class SyncGuard:
@@ -103,7 +105,7 @@ class SyncGuard:
             def call(*args: Any, **kwargs: Any) -> Any:
                 owner, named = arguments.split(args, kwargs)
                 perform = functools.partial(function, **owner) if owner else function
-                if (request := _current.get()) is not None:
+                if (request := current_sync_request.get()) is not None:
                     return request.call_tool(known_as, named, perform)
                 with self.request() as own:
                     return own.call_tool(known_as, named, perform)
@@ -256,14 +258,14 @@ class SyncRequest:
         self._token: Token[SyncRequest | None] | None = None
 
     def __enter__(self) -> Self:
-        self._token = _current.set(self)
+        self._token = current_sync_request.set(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._token is not None:
-            _current.reset(self._token)
+            current_sync_request.reset(self._token)
             self._token = None
         self.request.close(error)
 
@@ -286,6 +288,10 @@ class SyncRequest:
     def call_model(self, messages: Any, invoke: Callable[..., Any], **options: Any) -> Any:
         """`Request.call_model`, with `invoke` run in this thread."""
         return self._drive(self.request.call_model, (messages,), invoke, options)
+
+    def perform(self, kind: Kind, payload: Any, run: Callable[[Any], Any], **options: Any) -> Any:
+        """`Request.perform`, with `run` run in this thread."""
+        return self._drive(self.request.perform, (kind, payload), run, options)
 
     def _drive(
         self, method: Callable[..., Awaitable[Any]], given: Any, function: Callable[..., Any], options: dict[str, Any]
