@@ -1,0 +1,177 @@
+"""The guard in real agents of pydantic-ai with a model that says what it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from pydantic_ai import Agent, ImageUrl
+from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCallPart, ToolReturnPart
+from pydantic_ai.models.function import FunctionModel
+from support import allow, deny, manager_of, plugin
+
+from cpex.adapters.pydantic_ai import GuardCapability
+from cpex.framework import PluginError, PluginResult, PluginViolationError
+from cpex.framework.cmf.rewrite import rewrite_text
+from cpex.framework.errors import GuardError
+
+PRE, POST = "tool_pre_invoke", "tool_post_invoke"
+MODEL_HOOKS = ["cmf.llm_input", "cmf.llm_output"]
+
+
+def calling(*calls: tuple[str, dict[str, Any]]) -> ModelResponse:
+    return ModelResponse([ToolCallPart(name, args, tool_call_id=f"{name}-{args['q']}") for name, args in calls])
+
+
+class House:
+    """An agent, and what its model was asked."""
+
+    def __init__(self, manager: Any, *said: Any, **options: Any) -> None:
+        self.heard: list[Any] = []
+        self.instructions: list[Any] = []
+        left = iter(said)
+
+        async def speak(messages: Any, info: Any) -> ModelResponse:
+            self.heard.append(messages)
+            self.instructions.append(info.instructions)
+            words = next(left)
+            return words if isinstance(words, ModelResponse) else ModelResponse([TextPart(words)])
+
+        self.agent = Agent(FunctionModel(speak), capabilities=[GuardCapability(manager)], **options)
+
+        @self.agent.tool_plain
+        async def search(q: str) -> str:
+            return f"found {q}"
+
+        @self.agent.tool_plain
+        def look_up(q: str) -> dict[str, str]:
+            return {"looked up": q}
+
+    async def ask(self, prompt: Any = "hi") -> Any:
+        return await asyncio.wait_for(self.agent.run(prompt), 30)
+
+
+def returned(result: Any) -> list[Any]:
+    parts = [part for message in result.all_messages() for part in message.parts]
+    return [part for part in parts if isinstance(part, ToolReturnPart)]
+
+
+def rewriting(**changes: Any) -> Any:
+    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+        return PluginResult(modified_payload=payload.model_copy(update=changes))
+
+    return handler
+
+
+async def mask(payload: Any, context: Any) -> PluginResult[Any]:
+    message = rewrite_text(payload.message, lambda leaf: leaf.text.replace("secret", "***"))
+    return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
+
+
+SEARCH = calling(("search", {"q": "tea"}))
+
+
+async def test_what_no_plugin_objects_to_passes_as_it_is() -> None:
+    house = House(manager_of(plugin(allow, hooks=[PRE, POST, *MODEL_HOOKS])), SEARCH, "done")
+    result = await house.ask()
+    assert (result.output, [each.content for each in returned(result)]) == ("done", ["found tea"])
+
+
+async def test_a_denied_tool_is_a_failure_that_the_model_reads() -> None:
+    house = House(manager_of(plugin(deny)), SEARCH, "sorry")
+    result = await house.ask()
+    (failure,) = returned(result)
+    assert (result.output, failure.content, failure.outcome) == ("sorry", "denied: because (NO)", "failed")
+
+
+async def test_arguments_and_results_of_tools_are_rewritten() -> None:
+    manager = manager_of(
+        plugin(rewriting(args={"q": "green tea"}), "pre"),
+        plugin(mask, "common", hooks=["cmf.tool_post_invoke"], conditions=[{"tools": ["look_up"]}]),
+    )
+    result = await House(manager, calling(("search", {"q": "tea"})), "done").ask()
+    assert returned(result)[0].content == "found green tea"
+    manager = manager_of(plugin(mask, hooks=["cmf.tool_post_invoke"]))
+    result = await House(manager, calling(("look_up", {"q": "secret"})), "done").ask()
+    assert returned(result)[0].content == {"looked up": "***"}
+
+
+async def test_a_rewritten_name_is_an_error() -> None:
+    with pytest.raises(GuardError, match="rewrote tool `search` to `look_up`"):
+        await House(manager_of(plugin(rewriting(name="look_up"))), SEARCH, "done").ask()
+
+
+async def test_what_goes_to_the_model_and_comes_from_it_is_rewritten() -> None:
+    answer = ModelResponse([ThinkingPart("a secret thought"), ToolCallPart("search", '{"q": "secret"}', "1")])
+    house = House(
+        manager_of(plugin(mask, hooks=MODEL_HOOKS)),
+        answer,
+        "my secret",
+        instructions="the secret of the house",
+        system_prompt="a secret rule",
+    )
+    result = await house.ask("a secret wish")
+    assert [part.content for part in house.heard[0][0].parts] == ["a *** rule", "a *** wish"]
+    assert house.instructions[0] == "the *** of the house"
+    assert result.output == "my ***"
+    assert returned(result)[0].content == "found ***"
+    assert [part.content for part in result.all_messages()[1].parts if isinstance(part, ThinkingPart)] == [
+        "a *** thought"
+    ]
+
+
+async def test_what_the_common_format_cannot_say_is_kept_beside_what_is_rewritten() -> None:
+    house = House(manager_of(plugin(mask, hooks=MODEL_HOOKS)), "done")
+    image = ImageUrl(url="https://example.com/a.png")
+    await house.ask(["a secret picture", image])
+    assert list(house.heard[0][0].parts[0].content) == ["a *** picture", image]
+
+
+@pytest.mark.parametrize("hook", MODEL_HOOKS)
+async def test_a_denied_model_call_ends_the_run(hook: str) -> None:
+    house = House(manager_of(plugin(deny, hooks=[hook])), SEARCH)
+    with pytest.raises(PluginViolationError) as caught:
+        await house.ask()
+    assert caught.value.violation is not None
+    assert caught.value.violation.code == "NO"
+    assert len(house.heard) == (1 if hook == "cmf.llm_output" else 0)
+
+
+async def test_state_goes_from_pre_to_post_and_parallel_tools_are_kept_apart() -> None:
+    arrived = asyncio.Barrier(3)
+
+    async def pre(payload: Any, context: Any) -> PluginResult[Any]:
+        context.set_state("asked", payload.args["q"])
+        await asyncio.wait_for(arrived.wait(), 10)
+        return PluginResult()
+
+    async def post(payload: Any, context: Any) -> PluginResult[Any]:
+        return PluginResult(modified_payload=payload.model_copy(update={"result": context.get_state("asked")}))
+
+    both = plugin(pre, hooks=[PRE, POST])
+    both.tool_post_invoke = post
+    result = await House(manager_of(both), calling(*(("search", {"q": q}) for q in "abc")), "done").ask()
+    assert [each.content for each in returned(result)] == ["a", "b", "c"]
+
+
+async def test_operations_belong_to_the_request_that_is_open_around_the_agent() -> None:
+    seen: list[Any] = []
+
+    async def count(payload: Any, context: Any) -> PluginResult[Any]:
+        context.set_state("calls", context.get_state("calls", 0) + 1)
+        seen.append((context.global_context.user, context.get_state("calls")))
+        return PluginResult()
+
+    manager = manager_of(plugin(count))
+    async with manager.request(user="ann"):
+        await House(manager, SEARCH, calling(("search", {"q": "more"})), "done").ask()
+    assert seen == [("ann", 1), ("ann", 2)]
+
+
+async def test_a_plugin_that_fails_ends_the_run() -> None:
+    async def crash(payload: Any, context: Any) -> PluginResult[Any]:
+        raise RuntimeError("boom")
+
+    with pytest.raises(PluginError):
+        await House(manager_of(plugin(crash)), SEARCH, "done").ask()
