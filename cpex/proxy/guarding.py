@@ -120,7 +120,8 @@ class Guarding:
         try:
             return await self._perform(guarded, payload, method, params, server, forward)
         except PluginViolationError as denial:
-            return _told(guarded.kind, denial)
+            # Who asked for a task expects one or an error, not a result.
+            return _told(guarded.kind if "task" not in params else None, denial)
         except (PluginError, GuardError, PayloadSizeError) as error:
             raise _failure(error) from error
 
@@ -216,7 +217,7 @@ def _task_of(params: dict[str, Any], result: dict[str, Any]) -> str | None:
     return str(task.get("taskId"))
 
 
-def _told(kind: Kind, denial: PluginViolationError) -> dict[str, Any]:
+def _told(kind: Kind | None, denial: PluginViolationError) -> dict[str, Any]:
     violation = denial.violation or _unnamed(denial)
     if kind is TOOL and violation.mcp_error_code is None:
         return denied_result(violation)

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-import venv
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
-ROOT = Path(__file__).parents[3]
-NODE_HOME, PYTHON_HOME = ROOT / ".venv-mcp-node", ROOT / ".venv-mcp-python"
+from benchmarks.environments import Environment, IndexUnreachable
+
 NODE_PACKAGES = (
     "@modelcontextprotocol/server-everything@2026.8.31",
     "@modelcontextprotocol/server-filesystem@2026.8.31",
 )
-PYTHON_PACKAGES = (*("mcp-server-git==2026.10.19", "mcp-server-time==2026.10.19", "mcp-server-fetch==2026.10.24"),)
-OLD_HOME = ROOT / ".venv-mcp-python-1"
+PYTHON_PACKAGES = ("mcp-server-git==2026.10.19", "mcp-server-time==2026.10.19", "mcp-server-fetch==2026.10.24")
 OLD_PACKAGES = ("mcp-server-sqlite==2025.4.25", "mcp<2")
 """Written for the SDK's first generation, whose servers speak older versions of the protocol."""
 INSTALL_TIMEOUT_S = 600
 TIMEOUT_S = 60
-_BIN = "Scripts" if os.name == "nt" else "bin"
 Command = list[str]
 
 
@@ -43,32 +38,36 @@ def node_server(name: str) -> Command:
     npm, node = shutil.which("npm"), shutil.which("node")
     if npm is None or node is None:
         pytest.skip("npm and node are not installed")
-    _install(NODE_HOME, NODE_PACKAGES, [npm, "install", "--no-audit", "--no-fund", "--prefix", str(NODE_HOME)])
-    return [node, str(NODE_HOME / "node_modules" / "@modelcontextprotocol" / name / "dist" / "index.js")]
+    environment = Environment(".venv-mcp-node")
+    with environment.lacking("installed", str(NODE_PACKAGES)) as missing:
+        if missing:
+            environment.home.mkdir(exist_ok=True)
+            words = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(environment.home), *NODE_PACKAGES]
+            done = subprocess.run(words, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False)
+            if done.returncode:
+                _skip(done.stderr)
+    return [node, str(environment.home / "node_modules" / "@modelcontextprotocol" / name / "dist" / "index.js")]
 
 
 @cache
 def python_server(name: str) -> Command:
     """What starts a server of the Python index; skipped as `node_server` is."""
-    home, packages = (OLD_HOME, OLD_PACKAGES) if name == "mcp-server-sqlite" else (PYTHON_HOME, PYTHON_PACKAGES)
-    python = str(home / _BIN / "python")
-    if not Path(python).exists():
-        venv.create(home, with_pip=True)
-    _install(home, packages, [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"])
-    return [str(home / _BIN / name)]
+    is_old = name == "mcp-server-sqlite"
+    environment = Environment(".venv-mcp-python-1" if is_old else ".venv-mcp-python")
+    packages = OLD_PACKAGES if is_old else PYTHON_PACKAGES
+    with environment.lacking("installed", str(packages)) as missing:
+        if missing:
+            environment.create("MCP servers")
+            try:
+                environment.fetch(*packages)
+            except IndexUnreachable as error:
+                _skip(str(error))
+    return [str(environment.python.with_name(name))]
 
 
-def _install(home: Path, packages: tuple[str, ...], command: Command) -> None:
-    ready = home / ".installed"
-    wanted = hashlib.sha256(" ".join(packages).encode()).hexdigest()
-    if ready.exists() and ready.read_text(encoding="utf-8") == wanted:
-        return
-    home.mkdir(exist_ok=True)
-    done = subprocess.run([*command, *packages], capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False)
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or ["no message"]
-        pytest.skip(f"the servers could not be fetched: {lines[-1]}")
-    ready.write_text(wanted, encoding="utf-8")
+def _skip(reason: str) -> NoReturn:
+    lines = reason.strip().splitlines() or ["no message"]
+    pytest.skip(f"the servers could not be fetched: {lines[-1]}")
 
 
 def proxied(command: Command, config: Path, *options: str) -> Command:

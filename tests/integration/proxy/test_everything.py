@@ -220,3 +220,17 @@ async def test_a_call_that_became_a_task_is_judged_when_its_result_is_fetched(
         refused = await client.ask(3, "tasks/result", taskId="another")
         assert "error" in refused
         assert await client.leave() == 0
+
+
+async def test_a_task_that_is_denied_is_an_error(everything: Command, tmp_path: Path) -> None:
+    denied = "{denied_tools: [simulate-research-query]}"
+    config = plugins(
+        tmp_path,
+        "plugins:\n  - {name: deny, kind: security.ToolAllowListPlugin, mode: sequential, hooks: [tool_pre_invoke],"
+        f" config: {denied}}}\n",
+    )
+    async with raw_client(proxied(everything, config)) as client:
+        await client.shake_hands()
+        call = {"name": "simulate-research-query", "arguments": {"topic": "tea"}, "task": {"ttl": 60000}}
+        error = (await client.ask(1, "tools/call", **call))["error"]
+        assert (error["code"], error["data"]["cpex/violation"]["code"]) == (-32003, "TOOL_NOT_ALLOWED")

@@ -1,0 +1,1 @@
+"""What the MCP proxy adds to a call, beside a bare one that is built from the same library."""
