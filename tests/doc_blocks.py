@@ -27,6 +27,8 @@ _FENCE = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 _OF_PAGE = re.compile(r"^<!-- blocks checked by (?P<test>\S+) -->$", re.MULTILINE)
+_OF_FOLDER = {"docs/adapters": "tests/docs/test_adapters.py"}
+"""Folders of pages that all need something which is not installed beside the tests."""
 _CHECKED = re.compile(r"checked by (?P<test>\S+\.py)(?:::(?P<name>\w+))?\Z")
 _NOT_RUN = re.compile(r"not run: (?P<reason>\S.*)\Z")
 
@@ -78,10 +80,10 @@ def fences(text: str) -> list[Fence]:
     ]
 
 
-def checker_of(text: str) -> str:
+def checker_of(page: str, text: str) -> str:
     """The file of tests that runs a page's files in a way of its own; empty where none does."""
     found = _OF_PAGE.search(text)
-    return found["test"] if found else ""
+    return found["test"] if found else _OF_FOLDER.get(page.rpartition("/")[0], "")
 
 
 def blocks(page: str) -> dict[str, str]:

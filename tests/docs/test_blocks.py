@@ -25,7 +25,7 @@ def name_of(page: Path) -> str:
 
 TEXTS = {name_of(page): page.read_text(encoding="utf-8") for page in pages()}
 FENCES = {page: fences(text) for page, text in TEXTS.items()}
-OURS = [page for page, text in TEXTS.items() if not checker_of(text)]
+OURS = [page for page, text in TEXTS.items() if not checker_of(page, text)]
 """The pages whose named blocks are run here."""
 
 
@@ -60,6 +60,8 @@ def used(page: str, name: str) -> bool:
     """Whether another block of the page that is run reads the file, by its name or as a module."""
     module = Path(name).stem if Path(name).stem != "__init__" else Path(name).parent.name
     words = re.compile(rf"(?<![\w/.]){re.escape(name)}\b" + (rf"|\b{module}\b" if name.endswith(".py") else ""))
+    if Path(name).name.startswith("test_") and any(re.search(r"pytest(?!.*\.py)", code) for code in transcripts(page)):
+        return True
     others = [fence for fence in FENCES[page] if fence.name != name and (fence.name or fence.language == "console")]
     return any(words.search(fence.code) for fence in others if not fence.noted)
 
@@ -96,7 +98,7 @@ def test_no_fence_goes_unseen() -> None:
 
 def notes() -> Iterator[tuple[str, str, str]]:
     for page, text in TEXTS.items():
-        if checker := checker_of(text):
+        if checker := checker_of(page, text):
             yield page, checker, ""
         for fence in FENCES[page]:
             if fence.checked_by:
