@@ -1,0 +1,175 @@
+"""The guard as a guardrail of the real LiteLLM, whose provider is LiteLLM's own stand-in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import Any
+
+# Before it is imported: it would fetch a list of prices.
+os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+
+import litellm
+import pytest
+from litellm.exceptions import GuardrailRaisedException
+from support import allow, deny, manager_of, plugin
+
+from cpex.adapters.litellm import GuardGuardrail
+from cpex.framework import PluginError, PluginResult
+from cpex.framework.cmf.rewrite import rewrite_text
+
+INPUT, OUTPUT = "cmf.llm_input", "cmf.llm_output"
+
+
+@pytest.fixture(autouse=True)
+def no_callbacks_left() -> Iterator[None]:
+    yield
+    litellm.callbacks = []
+
+
+def guard(*plugins: Any, **options: Any) -> GuardGuardrail:
+    guardrail = GuardGuardrail(manager_of(*plugins), **options)
+    litellm.callbacks = [guardrail]
+    return guardrail
+
+
+async def ask(text: str = "hi", answer: Any = "hello", **options: Any) -> Any:
+    messages = options.pop("messages", None) or [{"role": "user", "content": text}]
+    return await asyncio.wait_for(
+        litellm.acompletion(model="gpt-4o", messages=messages, mock_response=answer, guardrails=["cpex"], **options), 30
+    )
+
+
+async def mask(payload: Any, context: Any) -> PluginResult[Any]:
+    message = rewrite_text(payload.message, lambda leaf: leaf.text.replace("secret", "***"))
+    return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
+
+
+def keeping(seen: list[Any]) -> Any:
+    async def keep(payload: Any, context: Any) -> PluginResult[Any]:
+        seen.append((payload.hook.value, payload.message.role.value, payload.message.content[0].text))
+        return PluginResult()
+
+    return keep
+
+
+async def test_what_no_plugin_objects_to_passes_as_it_is() -> None:
+    seen: list[Any] = []
+    guard(plugin(keeping(seen), hooks=[INPUT, OUTPUT]))
+    messages = [{"role": "system", "content": "be kind"}, {"role": "user", "content": "hi"}]
+    response = await ask(messages=messages)
+    assert response.choices[0].message.content == "hello"
+    assert seen == [
+        ("llm_input", "system", "be kind"),
+        ("llm_input", "user", "hi"),
+        ("llm_output", "assistant", "hello"),
+    ]
+
+
+@pytest.mark.parametrize("hook", [INPUT, OUTPUT])
+async def test_a_denial_is_a_guardrails_exception(hook: str) -> None:
+    guard(plugin(deny, hooks=[hook]))
+    with pytest.raises(GuardrailRaisedException, match=r"denied: because \(NO\)"):
+        await ask()
+
+
+async def test_what_goes_to_the_model_is_rewritten() -> None:
+    seen: list[Any] = []
+
+    class Provider(litellm.CustomLLM):
+        async def acompletion(self, *args: Any, **kwargs: Any) -> Any:
+            seen.extend(kwargs["messages"])
+            return litellm.mock_completion(model="m", messages=[], mock_response="fine")
+
+    litellm.custom_provider_map = [{"provider": "house", "custom_handler": Provider()}]
+    guard(plugin(mask, hooks=[INPUT]))
+    given = [{"role": "user", "content": "a secret wish"}, {"role": "user", "content": "and hello"}]
+    await litellm.acompletion(model="house/m", messages=given, guardrails=["cpex"])
+    assert [each["content"] for each in seen] == ["a *** wish", "and hello"]
+
+
+async def test_what_comes_from_the_model_is_rewritten_calls_of_tools_included() -> None:
+    guard(plugin(mask, hooks=[OUTPUT]))
+    assert (await ask(answer="my secret")).choices[0].message.content == "my ***"
+    call = {"id": "1", "type": "function", "function": {"name": "search", "arguments": '{"q": "secret"}'}}
+    response = await ask(answer="", mock_tool_calls=[call])
+    assert "***" in response.choices[0].message.tool_calls[0].function.arguments
+
+
+async def test_state_goes_from_pre_to_post_and_parallel_calls_are_kept_apart() -> None:
+    arrived = asyncio.Barrier(3)
+
+    async def judge(payload: Any, context: Any) -> PluginResult[Any]:
+        if payload.hook.value == "llm_input":
+            context.set_state("asked", payload.message.content[0].text)
+            await asyncio.wait_for(arrived.wait(), 10)
+            return PluginResult()
+        asked = context.get_state("asked")
+        message = rewrite_text(payload.message, lambda leaf: asked)
+        return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
+
+    guard(plugin(judge, hooks=[INPUT, OUTPUT]))
+    responses = await asyncio.gather(*(ask(text) for text in "abc"))
+    assert [each.choices[0].message.content for each in responses] == ["a", "b", "c"]
+
+
+async def test_streams_that_plugins_could_not_judge_are_denied() -> None:
+    guard(plugin(allow, hooks=[OUTPUT]))
+    with pytest.raises(GuardrailRaisedException, match="a stream would go past plugins"):
+        await ask(stream=True)
+
+
+async def test_answers_that_are_no_chat_completions_are_denied() -> None:
+    guard(plugin(allow, hooks=[OUTPUT]))
+    with pytest.raises(GuardrailRaisedException, match="chat completions only"):
+        await litellm.atext_completion(
+            model="gpt-3.5-turbo-instruct", prompt="hi", mock_response="hello", guardrails=["cpex"]
+        )
+
+
+async def test_what_litellm_itself_lets_past_its_guardrails_is_what_the_page_says() -> None:
+    guard(plugin(deny, hooks=[INPUT]), default_on=True)
+    messages = [{"role": "user", "content": "hi"}]
+    unnamed = await litellm.acompletion(model="gpt-4o", messages=messages, mock_response="hello")
+    waiting = litellm.completion(model="gpt-4o", messages=messages, mock_response="hello", guardrails=["cpex"])
+    assert [each.choices[0].message.content for each in (unnamed, waiting)] == ["hello", "hello"]
+
+
+async def test_the_hooks_of_the_proxy_judge_and_rewrite_what_the_proxy_hands_over() -> None:
+    seen: list[Any] = []
+
+    async def look(payload: Any, context: Any) -> PluginResult[Any]:
+        seen.append((context.global_context.user, context.global_context.tenant_id))
+        return await mask(payload, context)
+
+    guardrail = guard(plugin(look, hooks=[INPUT]))
+
+    class Key:
+        user_id = "ann"
+        team_id = "acme"
+
+    data = {"messages": [{"role": "user", "content": "a secret"}], "litellm_call_id": "1"}
+    changed = await guardrail.async_pre_call_hook(Key(), None, data, "completion")
+    assert changed["messages"] == [{"role": "user", "content": "a ***"}]
+    assert seen == [("ann", "acme")]
+    with pytest.raises(GuardrailRaisedException, match="chat completions only, and this is `embeddings`"):
+        await guardrail.async_pre_call_hook(Key(), None, {"input": "a secret"}, "embeddings")
+
+
+async def test_a_call_that_the_provider_failed_leaves_nothing_behind() -> None:
+    guardrail = guard(plugin(allow, hooks=[INPUT, OUTPUT]))
+    data = {"messages": [{"role": "user", "content": "hi"}], "litellm_call_id": "1"}
+    await guardrail.async_pre_call_hook(None, None, data, "acompletion")
+    assert len(guardrail._open) == 1
+    await guardrail.async_log_failure_event({"litellm_call_id": "1", "exception": KeyError("x")}, None, None, None)
+    assert len(guardrail._open) == 0
+
+
+async def test_a_plugin_that_fails_fails_the_call() -> None:
+    async def crash(payload: Any, context: Any) -> PluginResult[Any]:
+        raise RuntimeError("boom")
+
+    guard(plugin(crash, hooks=[INPUT]))
+    with pytest.raises(PluginError):
+        await ask()
