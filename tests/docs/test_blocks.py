@@ -125,7 +125,7 @@ def test_the_tests_that_notes_name_exist_and_read_the_page() -> None:
 @pytest.mark.parametrize(("page", "program"), list(programs()))
 def test_a_program_prints_what_its_page_shows(page: str, program: str, tmp_path: Path) -> None:
     lay_out(TEXTS[page], tmp_path)
-    done = run(tmp_path, f"{program}.py")
+    done = run(tmp_path, "-W", "error", f"{program}.py")
     assert (done.returncode, done.stdout) == (0, named(page)[f"{program}.out"].code), done.stderr
 
 
