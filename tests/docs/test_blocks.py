@@ -96,6 +96,11 @@ def test_no_fence_goes_unseen() -> None:
     assert {page: count for page, count in opening.items() if count != 2 * len(FENCES[page])} == {}
 
 
+def test_fences_in_lists_are_indented_as_the_site_needs_it() -> None:
+    """By four: with fewer, the list ends before the block, and its numbers begin anew after it."""
+    assert [page for page, text in TEXTS.items() if re.search(r"^(?: {1,3}| {5,})```", text, re.MULTILINE)] == []
+
+
 def notes() -> Iterator[tuple[str, str, str]]:
     for page, text in TEXTS.items():
         if checker := checker_of(page, text):

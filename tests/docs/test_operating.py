@@ -121,8 +121,8 @@ def test_the_page_tells_what_to_do_at_every_alert_and_names_panels_that_exist() 
 
 
 def test_the_configuration_of_the_page_can_be_started() -> None:
-    first, second = re.findall(r"^   ```yaml\n(.*?)^   ```$", PAGE, re.MULTILINE | re.DOTALL)
-    loaded = ConfigLoader.load_text(first.replace("\n   ", "\n").removeprefix("   "), file="page").config
+    first, second = re.findall(r"^    ```yaml\n(.*?)^    ```$", PAGE, re.MULTILINE | re.DOTALL)
+    loaded = ConfigLoader.load_text(first.replace("\n    ", "\n").removeprefix("    "), file="page").config
     metrics, latency = loaded.plugins or []
     MetricsPlugin(metrics)
     LatencyTrackerPlugin(latency)
