@@ -42,7 +42,7 @@ bench: $(STAMP)  ## ratios against the bare floor and the published package
 
 docs: $(STAMP)  ## the documentation site, in site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
-	@echo "open site/index.html"
+	@echo "open site/index.html; for its search: $(BIN)/python -m http.server --directory site"
 
 changelog: $(STAMP)  ## move the fragments into CHANGELOG.md: make changelog VERSION=1.2.3
 	$(BIN)/python docs_src/changelog.py $(VERSION)
