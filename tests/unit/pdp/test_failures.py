@@ -160,7 +160,9 @@ class Endless(dict[str, Any]):
         self["self"] = self
 
 
-@pytest.mark.parametrize("facts", [{"x": {1, 2}}, {"x": float("nan")}, {"x": object()}, Endless()], ids=str)
+@pytest.mark.parametrize(
+    "facts", [{"x": {1, 2}}, {"x": float("nan")}, {"x": object()}, Endless()], ids=["set", "nan", "object", "itself"]
+)
 @pytest.mark.conformance("P4")
 async def test_facts_that_are_no_json_are_bad_input(
     serve: Serve, adapter: type[HttpResolver], facts: dict[str, Any]
