@@ -8,12 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pydantic_core import to_json
-
 from cpex.framework.external.mcp.child import ChildCommand
 from cpex.framework.external.mcp.process import GRACE_S, ChildProcess, start_child
 from cpex.framework.external.port import LinkError
-from cpex.proxy.port import Connection, Message, RequestId
+from cpex.proxy.port import Connection, Message, RequestId, written
 
 __all__ = ["connected_child"]
 
@@ -76,7 +74,7 @@ class _ChildConnection:
             await child.writable.wait()
         if child is None or child.ended.is_set():
             raise LinkError(self.reason() or "the server process is not running", code="lost", sent=False)
-        child.write(to_json(message, inf_nan_mode="null"))
+        child.write(written(message))
 
     async def forget(self, id: RequestId) -> None:
         """Nothing waits on a pipe."""

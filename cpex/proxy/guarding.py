@@ -244,5 +244,8 @@ def _failure(error: Exception) -> AnswerError:
     # The message of a plugin's own error may hold what it was given; the log has it.
     plugin = getattr(getattr(error, "error", None), "plugin_name", "")
     logger.error("An operation was refused because its guard failed: %s", cause_text(error))
+    if isinstance(error, PayloadSizeError):
+        # It tells sizes, and nothing of the content.
+        return AnswerError.of(INTERNAL, f"too large for the plugins to judge: {error}")
     what = f"plugin `{plugin}` failed" if plugin else "the guard failed"
     return AnswerError.of(INTERNAL, f"{what}, so the operation was refused; the proxy's log says more")

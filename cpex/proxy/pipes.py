@@ -6,13 +6,11 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from pydantic_core import to_json
-
 from cpex.framework.external.mcp import messages
 from cpex.framework.external.mcp.pipes import claimed_pipes, next_line, reader_of, writer_of
 from cpex.framework.external.port import LinkError
 from cpex.proxy.errors import INVALID_REQUEST
-from cpex.proxy.port import Connection, Message, RequestId
+from cpex.proxy.port import Connection, Message, RequestId, written
 
 if TYPE_CHECKING:
     import asyncio
@@ -57,7 +55,7 @@ class _Pipes:
     async def send(self, message: Message, about: RequestId | None = None) -> None:
         """Write a line."""
         try:
-            self._writer.write(to_json(message, inf_nan_mode="null") + b"\n")
+            self._writer.write(written(message) + b"\n")
             await self._writer.drain()
         except (ConnectionError, ValueError) as error:
             raise LinkError("the client reads no more", code="lost", sent=False) from error

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Protocol, TypeAlias
 
-__all__ = ["Connection", "Message", "RequestId", "id_of"]
+from pydantic_core import PydanticSerializationError, to_json
+
+__all__ = ["Connection", "Message", "RequestId", "id_of", "written"]
 
 Message: TypeAlias = dict[str, Any]
 """A JSON-RPC message: a request (`method` and `id`), a notification (`method`) or a response (`result` or `error`)."""
@@ -32,6 +35,14 @@ class Connection(Protocol):
 
     def reason(self) -> str:
         """Why no more messages come; empty when the other end closed the connection in an orderly way."""
+
+
+def written(message: Message) -> bytes:
+    """A message as JSON, in one line without its end. Halves of characters are written as escapes, as they came."""
+    try:
+        return to_json(message, inf_nan_mode="null")
+    except (PydanticSerializationError, UnicodeError):
+        return json.dumps(message, separators=(",", ":")).encode()
 
 
 def id_of(message: Message) -> RequestId | None:

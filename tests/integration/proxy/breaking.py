@@ -32,6 +32,9 @@ def call(id: Any, name: str, args: dict[str, Any]) -> None:
         # Outlives its parent, unless somebody ends the whole group.
         held = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
         args = {"pid": held.pid}
+    if name == "half":
+        send({"id": id, "result": {"content": [{"type": "text", "text": "cut \ud83d"}], "args": args}})
+        return
     if name == "no-result":
         send({"id": id, "result": None})
         return

@@ -106,6 +106,24 @@ async def test_answers_that_nobody_waits_for_go_nowhere(behind: Command) -> None
         assert (await client.ask("1", "tools/call", name="other"))["id"] == "1"
 
 
+async def test_texts_that_were_cut_inside_a_character_pass_as_they_are(behind: Command) -> None:
+    async with raw_client(behind) as client:
+        await client.shake_hands()
+        result = (await client.ask(1, "tools/call", name="half", arguments={"a": "\udc00 cut"}))["result"]
+        assert result == {"content": [{"type": "text", "text": "cut \ud83d"}], "args": {"a": "\udc00 cut"}}
+
+
+async def test_a_large_message_passes_and_one_over_the_budget_of_plugins_is_refused(behind: Command) -> None:
+    async with raw_client(behind) as client:
+        await client.shake_hands()
+        large = "x" * 900_000
+        answer = await client.ask(1, "tools/call", name="other", arguments={"large": large})
+        assert told(answer)["args"]["large"] == large
+        error = (await client.ask(2, "tools/call", name="other", arguments={"large": large * 2}))["error"]
+        assert error["code"] == -32603
+        assert error["message"].startswith("too large for the plugins to judge: ")
+
+
 async def test_noise_of_a_server_is_left_out(behind: Command) -> None:
     async with raw_client(behind) as client:
         await client.shake_hands()

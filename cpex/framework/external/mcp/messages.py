@@ -10,6 +10,7 @@ Source: https://modelcontextprotocol.io/specification/2025-11-25/basic; docs/ref
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -87,11 +88,20 @@ def _written(message: dict[str, Any]) -> bytes:
 
 def parsed(data: bytes | bytearray | memoryview | str) -> dict[str, Any] | None:
     """A message; `None` when it is none."""
+    data = bytes(data) if isinstance(data, bytearray | memoryview) else data
     try:
-        message = from_json(bytes(data) if isinstance(data, bytearray | memoryview) else data)
+        message = from_json(data)
     except ValueError:
-        return None
+        message = _with_halves(data)
     return message if isinstance(message, dict) and message.get("jsonrpc") == "2.0" else None
+
+
+def _with_halves(data: bytes | str) -> Any:
+    """JSON that holds halves of characters as escapes, as JavaScript writes texts that were cut in between."""
+    try:
+        return json.loads(data if isinstance(data, str) else data.decode())
+    except (ValueError, RecursionError):
+        return None
 
 
 def result_of(message: dict[str, Any]) -> dict[str, Any]:
