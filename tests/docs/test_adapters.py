@@ -10,7 +10,7 @@ import pytest
 from doc_blocks import ROOT, blocks
 from integration.adapters.environment import IndexUnreachable, python_with
 
-PAGES = sorted((ROOT / "docs" / "adapters").glob("*.md"))
+PAGES = sorted(page for page in (ROOT / "docs" / "adapters").glob("*.md") if page.stem != "index")
 
 
 PLAIN = {"asgi", "mcp_server"}
@@ -32,3 +32,10 @@ def test_the_program_of_the_page_prints_what_the_page_says(page: Path, tmp_path:
         [python, f"{program}.py"], cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False
     )
     assert (done.stdout, done.returncode) == (shown[f"{program}.out"], 0), done.stderr
+
+
+def test_the_overview_leads_to_every_page_and_names_every_extra() -> None:
+    text = (ROOT / "docs" / "adapters" / "index.md").read_text(encoding="utf-8")
+    assert [page.name for page in PAGES if f"({page.name})" not in text] == []
+    extras = {page.stem.replace("_", "-") for page in PAGES if page.stem not in PLAIN}
+    assert sorted(extra for extra in extras if f"`cpex[{extra}]`" not in text) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -138,7 +139,9 @@ class Request:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._token is not None:
-            current_request.reset(self._token)
+            # Left in another context than it was entered in, as fixtures may be: nothing is open in this one.
+            with contextlib.suppress(ValueError):
+                current_request.reset(self._token)
             self._token = None
         self.close(error)
 

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from fastmcp import Client, FastMCP
 from fastmcp.exceptions import ToolError
+from integration.adapters.handlers import crash, echo_of_asked, mask, rewriting
 from mcp import MCPError
 from support import allow, deny, manager_of, plugin
 
 from cpex.adapters.fastmcp import GuardMiddleware
 from cpex.framework import PluginResult, PluginViolation
-from cpex.framework.cmf.rewrite import rewrite_text
 
 PRE, POST = "tool_pre_invoke", "tool_post_invoke"
 ALL = [PRE, POST, "prompt_pre_fetch", "prompt_post_fetch", "resource_pre_fetch", "resource_post_fetch"]
@@ -53,18 +53,6 @@ def server_of(*plugins: Any, **options: Any) -> FastMCP:
 async def client_of(*plugins: Any, **options: Any) -> AsyncIterator[Client]:
     async with asyncio.timeout(30), Client(server_of(*plugins, **options)) as client:
         yield client
-
-
-def rewriting(**changes: Any) -> Any:
-    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
-        return PluginResult(modified_payload=payload.model_copy(update=changes))
-
-    return handler
-
-
-async def mask(payload: Any, context: Any) -> PluginResult[Any]:
-    message = rewrite_text(payload.message, lambda leaf: leaf.text.replace("secret", "***"))
-    return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
 
 
 async def asked(client: Client) -> list[Any]:
@@ -129,29 +117,16 @@ async def test_results_are_rewritten_by_plugins_of_the_common_format() -> None:
 
 
 async def test_state_goes_from_pre_to_post_and_parallel_calls_are_kept_apart() -> None:
-    arrived = asyncio.Barrier(3)
+    def answer(text: str) -> dict[str, Any]:
+        return {"content": [{"type": "text", "text": text}], "structuredContent": {"result": text}}
 
-    async def pre(payload: Any, context: Any) -> PluginResult[Any]:
-        context.set_state("asked", payload.args["q"])
-        await asyncio.wait_for(arrived.wait(), 10)
-        return PluginResult()
-
-    async def post(payload: Any, context: Any) -> PluginResult[Any]:
-        text = context.get_state("asked")
-        result = {"content": [{"type": "text", "text": text}], "structuredContent": {"result": text}}
-        return PluginResult(modified_payload=payload.model_copy(update={"result": result}))
-
-    both = plugin(pre, hooks=[PRE, POST])
-    both.tool_post_invoke = post
+    both = echo_of_asked(3, answer)
     async with client_of(both) as client:
         results = await asyncio.gather(*(client.call_tool("search", {"q": q}) for q in "abc"))
     assert [result.data for result in results] == ["a", "b", "c"]
 
 
 async def test_a_plugin_that_fails_is_an_error_that_tells_nothing_of_the_inside() -> None:
-    async def crash(payload: Any, context: Any) -> PluginResult[Any]:
-        raise RuntimeError("password is hunter2")
-
     async with client_of(plugin(crash, "guard")) as client:
         with pytest.raises(ToolError, match="plugin guard failed, so the request was not handled"):
             await client.call_tool("search", {"q": "tea"})

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from integration.adapters.handlers import crash, echo_of_asked, mask, rewriting
 from langchain.agents import create_agent
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
@@ -14,7 +15,6 @@ from support import allow, deny, manager_of, plugin
 
 from cpex.adapters.langchain import GuardMiddleware
 from cpex.framework import PluginError, PluginResult
-from cpex.framework.cmf.rewrite import rewrite_text
 from cpex.framework.errors import GuardError
 from cpex.framework.guard.sync import SyncGuard
 
@@ -68,18 +68,6 @@ async def run(*plugins: Any, said: Any, ask: str = "hi", **options: Any) -> list
     agent = agent_of(manager_of(*plugins), *said, **options)
     result = await asyncio.wait_for(agent.ainvoke({"messages": [HumanMessage(ask)]}), 30)
     return list(result["messages"])
-
-
-def rewriting(**changes: Any) -> Any:
-    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
-        return PluginResult(modified_payload=payload.model_copy(update=changes))
-
-    return handler
-
-
-async def mask(payload: Any, context: Any) -> PluginResult[Any]:
-    message = rewrite_text(payload.message, lambda leaf: leaf.text.replace("secret", "***"))
-    return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
 
 
 SEARCH = calling(("search", {"q": "tea"}))
@@ -150,18 +138,7 @@ async def test_a_denied_model_call_ends_the_turn_and_says_why(hook: str) -> None
 
 
 async def test_state_goes_from_pre_to_post_and_parallel_tools_are_kept_apart() -> None:
-    arrived = asyncio.Barrier(3)
-
-    async def pre(payload: Any, context: Any) -> PluginResult[Any]:
-        context.set_state("asked", payload.args["q"])
-        await asyncio.wait_for(arrived.wait(), 10)
-        return PluginResult()
-
-    async def post(payload: Any, context: Any) -> PluginResult[Any]:
-        return PluginResult(modified_payload=payload.model_copy(update={"result": context.get_state("asked")}))
-
-    both = plugin(pre, hooks=[PRE, POST])
-    both.tool_post_invoke = post
+    both = echo_of_asked(3)
     messages = await run(both, said=[calling(*(("search", {"q": q}) for q in "abc")), "done"])
     assert [each.content for each in messages[2:5]] == ["a", "b", "c"]
 
@@ -183,9 +160,6 @@ async def test_operations_belong_to_the_request_that_is_open_around_the_agent() 
 
 
 async def test_a_plugin_that_fails_stops_the_agent() -> None:
-    async def crash(payload: Any, context: Any) -> PluginResult[Any]:
-        raise RuntimeError("boom")
-
     with pytest.raises(PluginError):
         await run(plugin(crash), said=[SEARCH, "done"])
 

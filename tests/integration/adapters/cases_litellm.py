@@ -12,6 +12,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import litellm
 import pytest
+from integration.adapters.handlers import crash, mask
 from litellm.exceptions import GuardrailRaisedException
 from support import allow, deny, manager_of, plugin
 
@@ -39,11 +40,6 @@ async def ask(text: str = "hi", answer: Any = "hello", **options: Any) -> Any:
     return await asyncio.wait_for(
         litellm.acompletion(model="gpt-4o", messages=messages, mock_response=answer, guardrails=["cpex"], **options), 30
     )
-
-
-async def mask(payload: Any, context: Any) -> PluginResult[Any]:
-    message = rewrite_text(payload.message, lambda leaf: leaf.text.replace("secret", "***"))
-    return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
 
 
 def keeping(seen: list[Any]) -> Any:
@@ -167,9 +163,6 @@ async def test_a_call_that_the_provider_failed_leaves_nothing_behind() -> None:
 
 
 async def test_a_plugin_that_fails_fails_the_call() -> None:
-    async def crash(payload: Any, context: Any) -> PluginResult[Any]:
-        raise RuntimeError("boom")
-
     guard(plugin(crash, hooks=[INPUT]))
     with pytest.raises(PluginError):
         await ask()

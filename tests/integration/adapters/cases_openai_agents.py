@@ -10,11 +10,11 @@ import pytest
 from agents import Agent, Runner, WebSearchTool, function_tool, handoff, set_tracing_disabled
 from agents.testing import ScriptedModel, assistant_message, function_call
 from agents.tool_context import ToolContext
+from integration.adapters.handlers import crash, echo_of_asked, mask, rewriting
 from support import allow, deny, manager_of, plugin
 
 from cpex.adapters.openai_agents import guard_agent, guard_tools
 from cpex.framework import PluginError, PluginResult
-from cpex.framework.cmf.rewrite import rewrite_text
 from cpex.framework.errors import GuardError
 
 set_tracing_disabled(True)
@@ -46,18 +46,6 @@ async def run(*plugins: Any, said: Any, **options: Any) -> list[Any]:
     return [item.output for item in result.new_items if item.type == "tool_call_output_item"]
 
 
-def rewriting(**changes: Any) -> Any:
-    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
-        return PluginResult(modified_payload=payload.model_copy(update=changes))
-
-    return handler
-
-
-async def mask(payload: Any, context: Any) -> PluginResult[Any]:
-    message = rewrite_text(payload.message, lambda leaf: leaf.text.replace("secret", "***"))
-    return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
-
-
 SEARCH = calling(("search", "tea"))
 
 
@@ -85,18 +73,7 @@ async def test_arguments_that_are_no_object_are_not_left_to_the_tool_to_understa
 
 
 async def test_state_goes_from_pre_to_post_and_parallel_tools_are_kept_apart() -> None:
-    arrived = asyncio.Barrier(3)
-
-    async def pre(payload: Any, context: Any) -> PluginResult[Any]:
-        context.set_state("asked", payload.args["q"])
-        await asyncio.wait_for(arrived.wait(), 10)
-        return PluginResult()
-
-    async def post(payload: Any, context: Any) -> PluginResult[Any]:
-        return PluginResult(modified_payload=payload.model_copy(update={"result": context.get_state("asked")}))
-
-    both = plugin(pre, hooks=[PRE, POST])
-    both.tool_post_invoke = post
+    both = echo_of_asked(3)
     assert await run(both, said=[calling(*(("search", q) for q in "abc")), "done"]) == ["a", "b", "c"]
 
 
@@ -128,9 +105,6 @@ async def test_agents_that_are_handed_over_to_are_guarded_as_well() -> None:
 
 
 async def test_a_plugin_that_fails_or_renames_ends_the_run() -> None:
-    async def crash(payload: Any, context: Any) -> PluginResult[Any]:
-        raise RuntimeError("boom")
-
     for handler, error in ((crash, PluginError), (rewriting(name="look_up"), GuardError)):
         with pytest.raises(Exception) as caught:
             await run(plugin(handler), said=[SEARCH, "done"])

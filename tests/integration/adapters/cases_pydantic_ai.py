@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from integration.adapters.handlers import crash, echo_of_asked, mask, rewriting
 from pydantic_ai import Agent, ImageUrl
 from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import FunctionModel
@@ -13,7 +14,6 @@ from support import allow, deny, manager_of, plugin
 
 from cpex.adapters.pydantic_ai import GuardCapability
 from cpex.framework import PluginError, PluginResult, PluginViolationError
-from cpex.framework.cmf.rewrite import rewrite_text
 from cpex.framework.errors import GuardError
 
 PRE, POST = "tool_pre_invoke", "tool_post_invoke"
@@ -55,18 +55,6 @@ class House:
 def returned(result: Any) -> list[Any]:
     parts = [part for message in result.all_messages() for part in message.parts]
     return [part for part in parts if isinstance(part, ToolReturnPart)]
-
-
-def rewriting(**changes: Any) -> Any:
-    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
-        return PluginResult(modified_payload=payload.model_copy(update=changes))
-
-    return handler
-
-
-async def mask(payload: Any, context: Any) -> PluginResult[Any]:
-    message = rewrite_text(payload.message, lambda leaf: leaf.text.replace("secret", "***"))
-    return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
 
 
 SEARCH = calling(("search", {"q": "tea"}))
@@ -139,18 +127,7 @@ async def test_a_denied_model_call_ends_the_run(hook: str) -> None:
 
 
 async def test_state_goes_from_pre_to_post_and_parallel_tools_are_kept_apart() -> None:
-    arrived = asyncio.Barrier(3)
-
-    async def pre(payload: Any, context: Any) -> PluginResult[Any]:
-        context.set_state("asked", payload.args["q"])
-        await asyncio.wait_for(arrived.wait(), 10)
-        return PluginResult()
-
-    async def post(payload: Any, context: Any) -> PluginResult[Any]:
-        return PluginResult(modified_payload=payload.model_copy(update={"result": context.get_state("asked")}))
-
-    both = plugin(pre, hooks=[PRE, POST])
-    both.tool_post_invoke = post
+    both = echo_of_asked(3)
     result = await House(manager_of(both), calling(*(("search", {"q": q}) for q in "abc")), "done").ask()
     assert [each.content for each in returned(result)] == ["a", "b", "c"]
 
@@ -170,8 +147,5 @@ async def test_operations_belong_to_the_request_that_is_open_around_the_agent() 
 
 
 async def test_a_plugin_that_fails_ends_the_run() -> None:
-    async def crash(payload: Any, context: Any) -> PluginResult[Any]:
-        raise RuntimeError("boom")
-
     with pytest.raises(PluginError):
         await House(manager_of(plugin(crash)), SEARCH, "done").ask()

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from integration.adapters.handlers import crash, rewriting
 from mcp import Client, MCPError
 from mcp.server import MCPServer
 from support import allow, deny, manager_of, plugin
@@ -54,13 +55,6 @@ def server_of(manager: TenantPluginManager, **options: Any) -> MCPServer:
 async def client_of(manager: TenantPluginManager, mode: Any = "auto", **options: Any) -> AsyncIterator[Client]:
     async with asyncio.timeout(30), Client(server_of(manager, **options), mode=mode) as client:
         yield client
-
-
-def rewriting(**changes: Any) -> Any:
-    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
-        return PluginResult(modified_payload=payload.model_copy(update=changes))
-
-    return handler
 
 
 async def mask(payload: Any, context: Any) -> PluginResult[Any]:
@@ -178,9 +172,6 @@ async def test_state_goes_from_pre_to_post_and_parallel_calls_are_kept_apart() -
 
 
 async def test_a_plugin_that_fails_is_an_error_that_tells_nothing_of_the_inside() -> None:
-    async def crash(payload: Any, context: Any) -> PluginResult[Any]:
-        raise RuntimeError("password is hunter2")
-
     async with client_of(manager_of(plugin(crash, "guard"))) as client:
         with pytest.raises(MCPError) as caught:
             await client.call_tool("search", {"q": "tea"})

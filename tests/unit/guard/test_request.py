@@ -122,6 +122,14 @@ async def test_the_open_request_is_known_in_its_context_only() -> None:
     assert current_request.get() is None
 
 
+async def test_a_request_may_be_left_in_another_context_than_it_was_entered_in() -> None:
+    request = manager_of(plugin(allow)).request()
+    await asyncio.create_task(request.__aenter__())
+    assert await request.call_tool("a", {}, lambda: 1) == 1
+    await asyncio.create_task(request.__aexit__(None, None, None))
+    assert current_request.get() is None
+
+
 # Denials and failures.
 
 
