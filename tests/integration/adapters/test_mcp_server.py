@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import uvicorn
 from integration.adapters.handlers import crash, rewriting
 from mcp import Client, MCPError
 from mcp.server import MCPServer
@@ -217,3 +219,27 @@ async def test_what_the_host_knows_is_told_to_plugins() -> None:
     async with client_of(manager, facts=lambda ctx: {"user": "ann", "tenant_id": ctx.method}) as client:
         await client.call_tool("search", {"q": "tea"})
     assert seen == [("ann", "tools/call")]
+
+
+async def test_over_http_plugins_see_the_headers_and_the_session() -> None:
+    seen: list[Any] = []
+
+    async def look(payload: Any, context: Any, extensions: Any) -> PluginResult[Any]:
+        headers = extensions.http.headers
+        session = context.global_context.metadata.get("session_id")
+        seen.append((headers["user-agent"].startswith("python-httpx"), session == headers.get("mcp-session-id")))
+        return PluginResult()
+
+    app = server_of(manager_of(plugin(look, capabilities=["read_headers"]))).streamable_http_app()
+    listening = socket.create_server(("127.0.0.1", 0))
+    serving = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    async with asyncio.timeout(30):
+        task = asyncio.create_task(serving.serve(sockets=[listening]))
+        try:
+            async with Client(f"http://127.0.0.1:{listening.getsockname()[1]}/mcp", mode="legacy") as client:
+                assert (await client.call_tool("search", {"q": "tea"})).structured_content == {"result": "found tea"}
+        finally:
+            serving.should_exit = True
+            await task
+            listening.close()
+    assert seen == [(True, True)]
