@@ -41,6 +41,8 @@ __all__ = ["MAX_SESSIONS", "serve_clients"]
 logger = logging.getLogger(__name__)
 
 MAX_SESSIONS = 1000
+BACKLOG = 1024
+"""Connections that wait to be accepted."""
 IDLE_S = 30 * 60
 """Seconds after which a session ends in which nothing is asked and no stream is open."""
 
@@ -67,6 +69,8 @@ async def serve_clients(host: str, port: int, run_session: RunSession) -> None:
                 "connects can do what the plugins allow; bind to 127.0.0.1, or put a server that asks before it",
                 host,
             )
+        # Whoever reads the next line may connect: the kernel keeps them until the web server has started.
+        listener.listen(BACKLOG)
         logger.info("The proxy listens on http://%s:%d%s", host, listener.getsockname()[1], PATH)
         try:
             await run_servers([made_server(app, listener)])
