@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -72,10 +73,10 @@ class Driver:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         # Closes its input, at whose end the process ends by itself.
-        with self._process:
+        # One that has ended already does not take what is still on its way.
+        with self._folder, contextlib.suppress(BrokenPipeError), self._process:
             if kind is not None:
                 self._process.kill()
-        self._folder.cleanup()
 
     def ask(self, **command: Any) -> dict[str, Any]:
         """Send one command and wait for its answer. See `side/driver.py` for both.

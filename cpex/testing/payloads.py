@@ -31,6 +31,8 @@ _DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "ResourcePostFetchPayload": {"uri": "file:///resource.txt", "content": "content"},
     "ToolPreInvokePayload": {"name": "tool"},
     "ToolPostInvokePayload": {"name": "tool", "result": "result"},
+    "ToolListPayload": {"tools": []},
+    "PromptListPayload": {"prompts": []},
     "IdentityPayload": {"raw_token": "token"},
     "DelegationPayload": {"target_name": "tool"},
     "MessagePayload": {"message": {"role": "user", "content": [{"content_type": "text", "text": "hello"}]}},

@@ -231,6 +231,8 @@ def test_a_signal_ends_a_run_cleanly_with_its_summary(
     running: subprocess.Popen[str], sent: signal.Signals, code: int
 ) -> None:
     running.send_signal(sent)
+    # Waited for with its input still open: at the end of that it would end by itself.
+    running.wait(TIMEOUT_S)
     out, err = running.communicate(timeout=TIMEOUT_S)
     assert (running.returncode, out) == (code, "")
     assert "1 event in" in err
@@ -257,6 +259,7 @@ def test_sigterm_while_plugins_start_ends_the_run_without_a_traceback(folder: Pa
         while (line := process.stderr.readline()) and "starting" not in line:
             pass
         process.send_signal(signal.SIGTERM)
+        process.wait(TIMEOUT_S)
         out, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, out) == (143, "")
     assert "Traceback" not in err

@@ -197,7 +197,7 @@ def test_every_setting_of_every_narrow_group_is_in_the_full_one():
     fields = {field for group in groups for field in group.model_fields} - {"plugin_registry_file"}
 
     assert fields <= set(PluginsSettings.model_fields)
-    assert len(groups - {PluginsSettings}) == 15
+    assert len(groups - {PluginsSettings}) == 16
     assert all(hasattr(module, name) for name in module.__all__)
 
 
