@@ -177,7 +177,7 @@ class ContextMaps:
 
     def __init__(self, context: PluginContext) -> None:
         self._context = context
-        self._before = {path: wire.dumps(value) for path, value in self._maps().items()}
+        self._before = {path: _fingerprint(value) for path, value in self._maps().items()}
 
     def _maps(self) -> dict[tuple[str, ...], dict[str, Any]]:
         shared = self._context.global_context
@@ -192,10 +192,15 @@ class ContextMaps:
         """The maps that are not what they were, each whole, in the shape of an answer's context; empty for none."""
         changes: dict[str, Any] = {}
         for path, value in self._maps().items():
-            if wire.dumps(value) != self._before[path]:
+            if _fingerprint(value) != self._before[path]:
                 target = changes if len(path) == 1 else changes.setdefault(path[0], {})
                 target[path[-1]] = value
         return changes
+
+
+def _fingerprint(values: dict[str, Any]) -> bytes:
+    """Text that differs when anything in a map does; most are empty, and cost nothing."""
+    return wire.dumps(values, reveal=True) if values else b""
 
 
 def _replace(target: dict[str, Any], content: Any, sent: dict[str, Any]) -> None:

@@ -52,6 +52,9 @@ class WireError(ValueError):
 
 # Out.
 
+# Made once: `json.dumps` with these options makes an encoder for every value.
+_write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
+
 
 def dumps(value: Any, *, reveal: bool = False) -> bytes:
     """A value as the bytes of a frame: `encode`, then compact JSON in UTF-8.
@@ -59,8 +62,7 @@ def dumps(value: Any, *, reveal: bool = False) -> bytes:
     Raises:
         WireError: Something in it cannot cross; the text names its place and type, never its content.
     """
-    text = json.dumps(encode(value, reveal=reveal), ensure_ascii=False, separators=(",", ":"), check_circular=False)
-    return text.encode("utf-8", "surrogatepass")
+    return _write(encode(value, reveal=reveal)).encode("utf-8", "surrogatepass")
 
 
 def encode(value: Any, *, reveal: bool = False) -> JsonValue:
@@ -206,7 +208,7 @@ def loads(data: bytes | str) -> Any:
         WireError: The bytes are no JSON, or name a type that this end does not know.
     """
     try:
-        return json.loads(data, object_hook=_revived)
+        return _read(data if isinstance(data, str) else data.decode("utf-8", "surrogatepass"))
     except WireError:
         raise
     except (ValueError, RecursionError) as error:
@@ -224,6 +226,9 @@ def _revived(value: dict[str, Any]) -> Any:
         return read(value["v"])
     except (TypeError, ValueError, ArithmeticError) as error:
         raise WireError(f"a frame holds a broken value of type `{kind}`") from error
+
+
+_read = json.JSONDecoder(object_hook=_revived).decode
 
 
 def _unbase64(value: Any) -> bytes:
