@@ -211,12 +211,19 @@ def test_a_call_that_means_nothing_is_a_usage_error(folder: Path, arguments: lis
     assert (folder / "c.yaml").read_text() == CONFIG
 
 
+def _hear_ctrl_c() -> None:
+    """What is started in the background inherits that Ctrl-C is ignored, and these tests may be."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def running(folder: Path) -> Iterator[subprocess.Popen[str]]:
     """A run that has judged one event and waits for the next."""
     command = [*CPEX, "run", "-", "-c", "c.yaml", "--out", "-"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=folder, text=True, env=environment(), **pipes) as process:
+    with subprocess.Popen(
+        command, cwd=folder, text=True, env=environment(), preexec_fn=_hear_ctrl_c, **pipes
+    ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write(call("ok"))
