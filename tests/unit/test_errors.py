@@ -59,6 +59,7 @@ def violation(**values):
     return PluginViolation(**{"reason": "r", "description": "d", "code": "CODE", **values})
 
 
+@pytest.mark.conformance("D9.values")
 def test_a_refused_value_is_not_quoted_in_the_failure_that_it_caused() -> None:
     with pytest.raises(ValidationError) as raised:
         ToolPreInvokePayload.model_validate({"name": "t", "args": "hunter2"})

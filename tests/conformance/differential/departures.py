@@ -65,6 +65,12 @@ FAILING: tuple[Departure, ...] = (
         "fails as an `AttributeError` somewhere behind it, in the background not at all",
         "is the plugin's failure, and the text says so",
     ),
+    Departure(
+        "D9.values",
+        "the text of a failure that is pydantic's",
+        "quotes the values that were refused",
+        "tells places and reasons; a refused value may be a secret",
+    ),
     Departure("D10", "a plugin that edits its configuration", "edits the framework's", "edits its own copy"),
 )
 

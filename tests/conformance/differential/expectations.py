@@ -11,6 +11,7 @@ from . import of_extensions, of_records, of_results
 from .case import Expectation
 
 EXPECTATIONS: tuple[tuple[str, Expectation], ...] = (
+    ("D9.values", of_records.quote_no_refused_values),
     ("D13", of_records.call_containers_by_name),
     ("D5a", of_records.pass_over),
     ("D7b", of_records.tell_raised_violations),

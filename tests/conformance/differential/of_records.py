@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 
 from .case import Case
 from .translation import BARE_VIOLATION, VIOLATION, WATCHING
 
 MAX_TEXT_BYTES = 256
 
+PYDANTIC_HEAD = re.compile(r"\d+ validation errors? for (.+)")
+PYDANTIC_REASON = re.compile(r"  (.+) \[type=\w+, input_value=.*")
+
 
 def _truncated(text: str | None) -> str | None:
     if text is None or len(text.encode()) <= MAX_TEXT_BYTES:
         return text
     return text.encode()[: MAX_TEXT_BYTES - 3].decode(errors="ignore") + "…"
+
+
+def quote_no_refused_values(case: Case) -> None:
+    """Of what pydantic refused, places and reasons are told; there the text is pydantic's own, with the values."""
+    theirs = case.theirs
+    for told in [*theirs["background"], *([theirs["error"]] if theirs["error"] is not None else [])]:
+        told["message"] = _unquoted(told["message"])
+    # What the script itself noticed is the same on both sides; expectations make texts of it.
+    for side in (case.ours, theirs):
+        for note in [*side["seen"], *side["seen_after"]]:
+            if "raised" in note:
+                note["raised"] = _unquoted(note["raised"])
+
+
+def _unquoted(text: str) -> str:
+    lines = text.split("\n")
+    if (head := PYDANTIC_HEAD.fullmatch(lines[0])) is None:
+        return text
+    found = itertools.pairwise(lines[1:])
+    told = [f"{place}: {reason[1]}" for place, line in found if (reason := PYDANTIC_REASON.fullmatch(line))]
+    unquoted = f"{head[1]}: {'; '.join(told)}"
+    return f"ValidationError({unquoted!r})"
 
 
 def pass_over(case: Case) -> None:
