@@ -37,7 +37,8 @@ from cpex.framework.cmf.message import (
 from cpex.framework.cmf.rewrite import rewrite_text
 from cpex.framework.cmf.text import iter_text
 from cpex.framework.cmf.uri import UriPattern, normal_uri, resource_pattern
-from cpex.framework.memory.copying import copy_tree, graft
+from cpex.framework.memory.grafting import graft
+from cpex.framework.models.copying import copy_tree
 
 texts = st.text(max_size=8)
 ids = st.just("id")

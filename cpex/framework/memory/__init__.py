@@ -3,8 +3,9 @@
 from typing import Any
 
 from cpex.framework.memory.containers import CopyOnWriteDict, CopyOnWriteList, copyonwrite
-from cpex.framework.memory.copying import copy_tree, graft
+from cpex.framework.memory.grafting import graft
 from cpex.framework.memory.views import wrap_payload_for_isolation
+from cpex.framework.models.copying import copy_tree
 
 __all__ = [
     "CopyOnWriteDict",

@@ -11,8 +11,9 @@ import sys
 import weakref
 from typing import Any
 
-from cpex.framework.memory.copying import ATOMS, copy_tree, graft
+from cpex.framework.memory.grafting import graft
 from cpex.framework.models.context import GlobalContext, PluginContext
+from cpex.framework.models.copying import ATOMS, copy_tree
 from cpex.framework.models.lazy import PENDING, Defaults, LazyModel, complete, raw_dict, set_raw_dict
 
 _new = object.__new__

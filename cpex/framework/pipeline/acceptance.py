@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from cpex.framework.hooks.http import HttpHeaderPayload
 from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
-from cpex.framework.memory.copying import copy_tree, graft
+from cpex.framework.memory.grafting import graft
+from cpex.framework.models.copying import copy_tree
 from cpex.framework.models.lazy import complete
 from cpex.framework.pipeline.plan import HookPlan
 

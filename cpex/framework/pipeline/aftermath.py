@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 
 from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PluginViolationError, convert_exception_to_error
-from cpex.framework.memory.copying import copy_tree
 from cpex.framework.memory.views import ContextSource, Views, snapshot_context, snapshot_global_context
 from cpex.framework.models import _truncate_opt
 from cpex.framework.models.context import PluginContext
+from cpex.framework.models.copying import copy_tree
 from cpex.framework.models.lazy import raw_dict
 from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
 from cpex.framework.models.outcome import HookOutcome

@@ -20,12 +20,12 @@ from cpex.framework.errors import (
 from cpex.framework.extensions import Extensions
 from cpex.framework.extensions.tiers import filter_extensions, merge_extensions
 from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
-from cpex.framework.memory.copying import copy_tree
 from cpex.framework.memory.size import content_bytes
 from cpex.framework.memory.table import ContextTable
 from cpex.framework.memory.views import ContextSource, state_changes
 from cpex.framework.models import _truncate_opt
 from cpex.framework.models.context import GlobalContext, PluginContext
+from cpex.framework.models.copying import copy_tree
 from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
 from cpex.framework.models.outcome import HookOutcome
 from cpex.framework.models.record import ControlExecutionRecord

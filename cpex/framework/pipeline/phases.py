@@ -8,9 +8,9 @@ from typing import Any
 
 from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PluginViolationError
-from cpex.framework.memory.copying import copy_tree
 from cpex.framework.memory.views import OWN_DICTIONARY, SOLE_REFERENCE, base_of, getrefcount, settle
 from cpex.framework.models.context import PluginContext
+from cpex.framework.models.copying import copy_tree
 from cpex.framework.models.lazy import PENDING, raw_dict, set_raw_dict
 from cpex.framework.pipeline.call import ExecutionContext
 from cpex.framework.pipeline.plan import Step

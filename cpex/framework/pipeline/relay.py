@@ -14,9 +14,9 @@ from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
 from cpex.framework.clock import elapsed_ns
-from cpex.framework.memory.copying import copy_tree
 from cpex.framework.memory.views import SOLE_REFERENCE, ContextSource, base_of, getrefcount, settle
 from cpex.framework.models.context import PluginContext
+from cpex.framework.models.copying import copy_tree
 from cpex.framework.models.lazy import PENDING, raw_dict, set_raw_dict
 from cpex.framework.models.result import PluginResult
 from cpex.framework.pipeline.call import ExecutionContext, foreign_result

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ConfigDict, PrivateAttr, RootModel, SecretStr
 
-from cpex.framework.memory import _safe_deepcopy, _wrap_value, copying
+from cpex.framework.memory import _safe_deepcopy, _wrap_value
 from cpex.framework.memory.containers import CopyOnWriteDict, CopyOnWriteList
-from cpex.framework.memory.copying import copy_tree, graft
+from cpex.framework.memory.grafting import graft
+from cpex.framework.models import copying
+from cpex.framework.models.copying import copy_tree
 from cpex.framework.models.payload import PluginPayload
 
 

@@ -9,8 +9,9 @@ from cpex.framework.hooks.headers import HttpHeaderPayload
 from cpex.framework.hooks.policies import HookPayloadPolicy
 from cpex.framework.hooks.prompts import PromptPosthookPayload
 from cpex.framework.hooks.tools import ToolPreInvokePayload
-from cpex.framework.memory.copying import copy_tree, graft
+from cpex.framework.memory.grafting import graft
 from cpex.framework.models.context import GlobalContext
+from cpex.framework.models.copying import copy_tree
 from cpex.framework.models.result import PluginResult
 
 HOOK = "tool_pre_invoke"
