@@ -16,9 +16,15 @@ from cpex.framework.base import Plugin
 from cpex.framework.errors import PluginError, cause_text, convert_exception_to_error
 from cpex.framework.extensions import Extensions
 from cpex.framework.extensions.tiers import Capability
-from cpex.framework.isolated.environment import INSTALL_TIMEOUT_S, Environment
+from cpex.framework.isolated.environment import Environment
 from cpex.framework.isolated.link import WorkerFailed, WorkerGone, WorkerTimeout
-from cpex.framework.isolated.locating import plugin_class_name, plugin_folder, refusal, requirements_of
+from cpex.framework.isolated.locating import (
+    IsolatedSettings,
+    plugin_class_name,
+    plugin_folder,
+    refusal,
+    requirements_of,
+)
 from cpex.framework.isolated.process import WorkerProcess, worker_environment
 from cpex.framework.isolated.record import Wanted
 from cpex.framework.isolated.tasks import HookCall, config_text, failure_of
@@ -55,17 +61,20 @@ class IsolatedVenvPlugin(Plugin):
     """
 
     default_initialize_timeout_s = START_TIMEOUT_S
+    settings_model = IsolatedSettings
 
     def __init__(self, config: PluginConfig, plugin_dirs: Sequence[str]) -> None:
         """Find the plugin's folder. Nothing is built or started.
 
         Raises:
             PluginError: The configuration names no class, no folder, or a requirements file outside of its folder.
+            pydantic.ValidationError: Another of the host's settings does not fit.
         """
         super().__init__(config)
         self.implementation = "Python"
         self.plugin_dirs = [str(entry) for entry in plugin_dirs]
         self.class_name = plugin_class_name(config)
+        self._settings = IsolatedSettings.model_validate(config.config)
         self.plugin_path = plugin_folder(config, self.class_name, self.plugin_dirs)
         self.plugin_path.mkdir(parents=True, exist_ok=True)
         self.cache_dir = self.plugin_path / ".cpex" / "venv_cache"
@@ -77,12 +86,10 @@ class IsolatedVenvPlugin(Plugin):
     # The environment.
 
     def _environment(self, venv_path: str = ".venv", requirements_file: str | None = None) -> Environment:
-        settings = self.config.config or {}
         requirements = Path(requirements_file) if requirements_file else requirements_of(self.config, self.plugin_path)
         manifest = self.plugin_path / manifest_filename_for_class(self.class_name)
         wanted = Wanted(self.class_name, self.plugin_path / venv_path, requirements, manifest, self.config.version)
-        limit = settings.get("install_timeout_s", INSTALL_TIMEOUT_S)
-        return Environment(self.name, wanted, self.cache_dir, float(limit))
+        return Environment(self.name, wanted, self.cache_dir, self._settings.install_timeout_s)
 
     async def create_venv(
         self, venv_path: str = ".venv", requirements_file: str | None = None, use_cache: bool = True
@@ -159,8 +166,7 @@ class IsolatedVenvPlugin(Plugin):
         """
         await self._prepare_environment(defer_cache_metadata)
         if self.comm is None:
-            named = (self.config.config or {}).get("worker_env") or ()
-            env = worker_environment(tuple(map(str, named)), self.plugin_dirs)
+            env = worker_environment(self._settings.worker_env or (), self.plugin_dirs)
             self.comm = VenvProcessCommunicator(str(self.plugin_path / ".venv"), name=self.name, env=env)
             self.comm.use(self.config.max_content_size, self._introduce)
         if defer_cache_metadata:
@@ -215,8 +221,8 @@ class IsolatedVenvPlugin(Plugin):
     def _call_limit(self) -> float:
         if self.config.timeout_s is not None:
             return self.config.timeout_s
-        told = (self.config.config or {}).get("timeout_secs")
-        return float(told) if isinstance(told, int | float) and told > 0 else CALL_TIMEOUT_S
+        told = self._settings.timeout_secs
+        return told if told is not None and told > 0 else CALL_TIMEOUT_S
 
     async def invoke_hook(
         self,

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
+from pydantic import BaseModel
+
 from cpex.framework.errors import PluginError
-from cpex.framework.isolated.environment import python_of, site_packages_of
+from cpex.framework.isolated.environment import INSTALL_TIMEOUT_S, python_of, site_packages_of
 from cpex.framework.models.config import PluginConfig
 from cpex.framework.models.result import PluginErrorModel
 from cpex.framework.utils import find_package_path
 
-__all__ = ["plugin_class_name", "plugin_folder", "requirements_of", "worker_script"]
+__all__ = ["IsolatedSettings", "plugin_class_name", "plugin_folder", "requirements_of", "worker_script"]
 
 _WORKER = PurePath("cpex", "framework", "isolated", "worker.py")
 _FIND = (
@@ -24,6 +26,23 @@ _FIND = (
     "print(next(iter(s.submodule_search_locations)) if s else '')"
 )
 _FIND_TIMEOUT_S = 20.0
+
+
+class IsolatedSettings(BaseModel, extra="allow", frozen=True):
+    """What the host reads below `config`, beside the plugin's own settings."""
+
+    class_name: str
+    """The dotted path of the plugin's class; its first part names the plugin's folder."""
+    requirements_file: str | None = None
+    """What the environment is filled from: a file in the installed package of the plugin's name, else in its folder."""
+    timeout_secs: float | None = None
+    """Seconds for one call, where the plugin has no `timeout_s`; 30 without it."""
+    install_timeout_s: float = INSTALL_TIMEOUT_S
+    """Seconds for one run of pip."""
+    worker_env: list[str] | None = None
+    """Names of variables of the host that the worker gets as well."""
+    script_path: str | None = None
+    """Without effect; tools of other hosts write it."""
 
 
 def refusal(plugin: str, message: str) -> PluginError:
