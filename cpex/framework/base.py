@@ -14,8 +14,10 @@ from abc import ABC
 from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum
 from types import MethodType
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
+
+from pydantic import BaseModel
 
 from cpex.framework.decorator import get_hook_metadata
 from cpex.framework.errors import PluginError
@@ -46,6 +48,8 @@ class Plugin(ABC):  # noqa: B024  # a plugin may well consist of decorated handl
     """
 
     observes_all: bool = False
+    settings_model: ClassVar[type[BaseModel] | None] = None
+    """What the plugin checks `config.config` with: by it `cpex schema` tells editors what may stand below `config:`."""
 
     def __init__(
         self,

@@ -19,6 +19,9 @@ HEADER = "# yaml-language-server: $schema="
 
 def schema(
     out: Annotated[str, typer.Option("--out", "-o", metavar="FILE", help="Write it there; - prints it.")] = STANDARD,
+    installed: Annotated[
+        bool, typer.Option("--installed", help="Know the plugins of other installed packages too, importing them.")
+    ] = False,
 ) -> None:
     """Print the JSON Schema of configuration files.
 
@@ -31,14 +34,20 @@ def schema(
     """
     from cpex.framework.errors import Fault
     from cpex.framework.loader.json_schema import config_schema
+    from cpex.framework.loader.kinds import PluginKindError
 
     with clean_end():
-        if out == STANDARD:
-            print_json(config_schema(), sys.stdout)
-            return
         try:
+            made = config_schema(installed=installed)
+            if out == STANDARD:
+                print_json(made, sys.stdout)
+                return
             with Path(out).open("w", encoding="utf-8") as file:
-                print_json(config_schema(), file)
+                print_json(made, file)
+        except PluginKindError as error:
+            help = "mend or remove the package, or leave out `--installed`"
+            complain(Fault(code="schema-kind", message=str(error), help=help))
+            raise typer.Exit(ExitCode.FAILURE) from None
         except OSError as error:
             complain(
                 Fault(

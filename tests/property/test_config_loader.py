@@ -24,7 +24,7 @@ plugin_dirs: [./plugins, "{{ env.DIR }}"]
 plugins:
   - &base
     name: pii
-    kind: privacy.PIIRedactionPlugin
+    kind: acme.Redactor
     mode: transform
     priority: {{ env.get("PRIORITY", 30) }}
     hooks: [tool_pre_invoke, tool_post_invoke]

@@ -52,6 +52,7 @@ class AuditLogPlugin(HookObserver):
     Source: docs/plugins/audit_log.md.
     """
 
+    settings_model = AuditLogSettings
     stops_calls = True
 
     def __init__(self, config: PluginConfig) -> None:

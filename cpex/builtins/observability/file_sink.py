@@ -35,6 +35,8 @@ class FileSinkPlugin(Sink):
     Source: docs/plugins/file_sink.md.
     """
 
+    settings_model = FileSinkSettings
+
     def __init__(self, config: PluginConfig) -> None:
         """Validate the settings; nothing is opened yet.
 

@@ -70,6 +70,8 @@ class LatencyTrackerPlugin(HookObserver):
     Source: docs/plugins/latency_tracker.md.
     """
 
+    settings_model = LatencyTrackerSettings
+
     def __init__(self, config: PluginConfig, *, registry: CollectorRegistry | None = None) -> None:
         """Validate the settings; nothing is registered yet.
 

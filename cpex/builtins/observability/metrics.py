@@ -61,6 +61,8 @@ class MetricsPlugin(HookObserver):
     Source: docs/plugins/metrics.md.
     """
 
+    settings_model = MetricsSettings
+
     def __init__(self, config: PluginConfig, *, registry: CollectorRegistry | None = None) -> None:
         """Validate the settings; nothing is registered yet.
 

@@ -61,6 +61,8 @@ class RequestTracerPlugin(HookObserver):
     Source: docs/plugins/request_tracer.md.
     """
 
+    settings_model = RequestTracerSettings
+
     def __init__(self, config: PluginConfig, *, tracer_provider: TracerProvider | None = None) -> None:
         """Validate the settings.
 

@@ -97,6 +97,8 @@ class WebhookPlugin(Sink):
     Source: docs/plugins/webhook.md; Standard Webhooks 1.0, "Webhook scheme".
     """
 
+    settings_model = WebhookSettings
+
     def __init__(self, config: PluginConfig) -> None:
         """Validate the settings; nothing is connected yet.
 

@@ -41,6 +41,7 @@ class PIIRedactionPlugin(Guard):
     Source: docs/plugins/pii_redaction.md.
     """
 
+    settings_model = PIIRedactionSettings
     guards = GUARDED_HOOKS
 
     def __init__(self, config: PluginConfig) -> None:

@@ -93,6 +93,7 @@ class CircuitBreakerPlugin(Guard):
     Source: docs/plugins/circuit_breaker.md.
     """
 
+    settings_model = CircuitBreakerSettings
     guards = (*_BEFORE, *_AFTER)
 
     def __init__(self, config: PluginConfig) -> None:

@@ -71,6 +71,7 @@ class ContentPolicyPlugin(Guard):
     Source: docs/plugins/content_policy.md.
     """
 
+    settings_model = ContentPolicySettings
     guards = GUARDED_HOOKS
 
     def __init__(self, config: PluginConfig) -> None:

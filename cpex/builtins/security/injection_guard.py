@@ -85,6 +85,7 @@ class InjectionGuardPlugin(Guard):
     Source: docs/plugins/injection_guard.md.
     """
 
+    settings_model = InjectionGuardSettings
     guards = (*AFTER_HOOKS, *MESSAGE_HOOKS)
 
     def __init__(self, config: PluginConfig) -> None:

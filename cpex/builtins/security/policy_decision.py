@@ -20,6 +20,10 @@ CODE = "POLICY_DENIED"
 HTTP_FORBIDDEN = 403
 
 
+class DecisionPointTLS(MCPClientTLSConfig, extra="forbid"):
+    """Certificates and checks towards the engine."""
+
+
 class PolicyDecisionSettings(BaseModel, extra="forbid", frozen=True):
     """Which engine is asked, and how."""
 
@@ -35,7 +39,7 @@ class PolicyDecisionSettings(BaseModel, extra="forbid", frozen=True):
     """Let pass what gets no answer, with a WARNING each time."""
     retries: int = Field(default=0, ge=0)
     """How often a lost connection is tried again."""
-    tls: MCPClientTLSConfig | None = None
+    tls: DecisionPointTLS | None = None
     """Certificates and checks; without them the system's authorities count."""
     cache_ttl_s: float | None = Field(default=None, gt=0)
     """Seconds that a decision holds; without it each call is asked about."""
@@ -53,6 +57,7 @@ class PolicyDecisionPlugin(Guard):
     Source: docs/plugins/policy_decision.md.
     """
 
+    settings_model = PolicyDecisionSettings
     guards = GUARDED_HOOKS
 
     def __init__(self, config: PluginConfig) -> None:

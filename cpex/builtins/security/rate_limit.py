@@ -53,6 +53,7 @@ class RateLimitPlugin(Guard):
     Source: docs/plugins/rate_limit.md.
     """
 
+    settings_model = RateLimitSettings
     guards = (*BEFORE_HOOKS, *_BEFORE_MESSAGES, "evaluate")
 
     def __init__(self, config: PluginConfig) -> None:

@@ -52,6 +52,7 @@ class SecretsPlugin(Guard):
     Source: docs/plugins/secrets.md.
     """
 
+    settings_model = SecretsSettings
     guards = GUARDED_HOOKS
 
     def __init__(self, config: PluginConfig) -> None:

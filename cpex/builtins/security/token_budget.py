@@ -68,6 +68,7 @@ class TokenBudgetPlugin(Guard):
     Source: docs/plugins/token_budget.md.
     """
 
+    settings_model = TokenBudgetSettings
     guards = GUARDED_HOOKS
 
     def __init__(self, config: PluginConfig) -> None:

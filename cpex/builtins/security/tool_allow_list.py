@@ -53,6 +53,7 @@ class ToolAllowListPlugin(Guard):
     Source: docs/plugins/tool_allow_list.md.
     """
 
+    settings_model = ToolAllowListSettings
     guards = ("tool_list", "tool_pre_invoke", "tool_post_invoke", "agent_pre_invoke", *MESSAGE_HOOKS)
 
     def __init__(self, config: PluginConfig) -> None:

@@ -33,7 +33,7 @@ from cpex.framework.models.config import PluginConfig
 from cpex.framework.models.result import PluginErrorModel
 from cpex.framework.utils import import_module, parse_class_name
 
-__all__ = ["TRANSPORTS", "PluginKindError", "find_class", "registered_kinds", "transport_of"]
+__all__ = ["TRANSPORTS", "PluginKindError", "find_class", "registered_class", "registered_kinds", "transport_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +131,19 @@ def _registration(kind: str) -> EntryPoint | None:
         targets = " and ".join(f"`{entry.value}` ({_distribution(entry)})" for entry in entries)
         raise _refusal(f"kind `{kind}` is registered more than once, by {targets}; write the dotted path of one")
     return entries[0] if entries else None
+
+
+def registered_class(kind: str) -> type[Plugin]:
+    """The class that a name is registered for, imported, whatever else the name may lead to.
+
+    Raises:
+        PluginKindError: Nothing is registered under it, more than one thing is, it is no plugin class, or importing
+            it failed.
+    """
+    entry = _registration(kind)
+    if entry is None:
+        raise _refusal(_unknown_kind(kind))
+    return _checked(_guarded(kind, entry.module, entry.load), kind)
 
 
 def _registered_class(kind: str, entry: EntryPoint) -> type[Plugin]:

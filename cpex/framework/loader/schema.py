@@ -98,27 +98,47 @@ def _last_name(path: Path) -> str:
     return next((str(part) for part in reversed(path) if not isinstance(part, int)), "")
 
 
-def report_refused_values(error: ValidationError, source: SourceMap, findings: Findings, under: Path = ()) -> None:
+def report_refused_values(
+    error: ValidationError,
+    source: SourceMap,
+    findings: Findings,
+    under: Path = (),
+    model: type[BaseModel] | None = None,
+) -> None:
     """Report every value that a model refused.
 
     Args:
         under: Where the model's data stand in the document.
+        model: The model, to name the keys that it knows where one is unknown.
     """
     for each in error.errors(include_url=False, include_input=False):
         location = (*under, *each["loc"])
-        _Refusal(each["type"], location, each["msg"], each.get("ctx") or {}, source).report(findings)
+        known = _keys_at(model, each["loc"][:-1]) if each["type"] == "extra_forbidden" else []
+        _Refusal(each["type"], location, each["msg"], each.get("ctx") or {}, source, known).report(findings)
+
+
+def _keys_at(model: type[BaseModel] | None, location: Path) -> list[str]:
+    """The keys that a model knows at a place inside of it."""
+    for part in location:
+        field = model.model_fields.get(part) if model is not None and isinstance(part, str) else None
+        if field is not None:
+            model = _model_in(field.annotation)
+    return [field.alias or name for name, field in model.model_fields.items()] if model is not None else []
 
 
 class _Refusal:
     """One value that a model refused."""
 
-    def __init__(self, kind: str, location: Path, message: str, details: dict[str, Any], source: SourceMap) -> None:
+    def __init__(
+        self, kind: str, location: Path, message: str, details: dict[str, Any], source: SourceMap, known: list[str]
+    ) -> None:
         self.kind = kind
         self.about_key = bool(location) and location[-1] == _KEY_ERROR
         self.location = location[:-1] if self.about_key else location
         self.message = message
         self.details = details
         self.source = source
+        self.known = known
         self.path = _existing(self.location, source)
         self.node = source.node(self.path)
 
@@ -133,7 +153,8 @@ class _Refusal:
             findings.fault("config-missing-key", message, place, self.location, help)
         elif self.kind == "extra_forbidden":
             message = f"unknown key {shown(_last_name(self.location))}{self._owner()}"
-            findings.lapse("config-unknown-key", message, self.source.key_place(self.path), self.path)
+            help = did_you_mean(str(self.location[-1]), self.known) if self.known else ""
+            findings.lapse("config-unknown-key", message, self.source.key_place(self.path), self.path, help)
         elif self.about_key:
             key = self.location[-1]
             message = (

@@ -42,7 +42,9 @@ def _try_plugin(
         help = "give the dotted path of a plugin class, a registered name, or the folder of the module in `plugin_dirs`"
         findings.fault("config-kind", _one_line(error), loaded.source.place((*path, "kind")), (*path, "kind"), help)
     except ValidationError as error:
-        report_refused_values(error, loaded.source, findings, (*path, "config"))
+        # The kind has been resolved, or there would be nothing to refuse.
+        model = loader.resolve(config).settings_model
+        report_refused_values(error, loaded.source, findings, (*path, "config"), model)
     # Plugin boundary: a constructor may raise anything.
     except Exception as error:
         text = loaded.source.scrub(f"plugin `{config.name}` cannot be constructed: {type(error).__name__}: {error}")
