@@ -18,6 +18,12 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cpex.framework.loader.rules import IGNORED_KEYS
+from cpex.framework.models.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
 TIMEOUT_S = 60
@@ -78,6 +84,20 @@ def fences(text: str) -> list[Fence]:
         )
         for found in _FENCE.finditer(text)
     ]
+
+
+def as_data(code: str) -> Any:
+    """A YAML text as data; templates that YAML cannot read by itself count as text."""
+    return yaml.safe_load(re.sub(r"(:\s+)(\{\{.*?\}\})\s*$", r"\1'\2'", code, flags=re.MULTILINE))
+
+
+def is_whole(code: str) -> bool:
+    """Whether a YAML text is a whole configuration, rather than a part of one or something else.
+
+    It is one where the loader could read it as a file: a mapping, with no other keys than a configuration has.
+    """
+    data = as_data(code)
+    return isinstance(data, dict) and bool(data) and data.keys() <= Config.model_fields.keys() | IGNORED_KEYS
 
 
 def checker_of(page: str, text: str) -> str:

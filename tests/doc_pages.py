@@ -11,20 +11,20 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import doc_tables
+from doc_blocks import is_whole
+from doc_blocks import pages as all_pages
 
 from cpex.framework.loader.json_schema import config_schema
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
-DOCS = REFERENCE.parent
-ROOT = DOCS.parent
 SCHEMA = REFERENCE / "config.schema.json"
 HEADER_LINE = "# yaml-language-server: $schema=cpex.schema.json"
-# A block that begins with a comment has either the line or a reason of its own.
-_BARE = re.compile(
-    r"^(?P<fence>```yaml[^\n]*\n)(?P<first>(?:plugins|plugin_dirs|server_settings|grpc_server_settings):)", re.MULTILINE
+_YAML = re.compile(
+    r"^(?P<indent>[ \t]*)(?P<fence>```ya?ml[^\n]*\n)(?P<code>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
 )
 COMMAND = "python tests/doc_pages.py"
 _TABLE = re.compile(
@@ -54,14 +54,16 @@ def tables_of(page: Path) -> set[str]:
     return {f"{each['name']}{each['arguments']}" for each in found}
 
 
-def shown_pages() -> list[Path]:
-    """The pages whose configurations lead editors to the schema; the founding patterns stand as they were written."""
-    return [ROOT / "README.md", *(page for page in sorted(DOCS.rglob("*.md")) if page.parent.name != "patterns")]
-
-
 def with_headers(text: str) -> str:
     """A page whose whole configurations begin with the line that leads editors to the schema."""
-    return _BARE.sub(lambda found: f"{found['fence']}{HEADER_LINE}\n{found['first']}", text)
+
+    def led(found: re.Match[str]) -> str:
+        code = textwrap.dedent(found["code"])
+        if not is_whole(code) or code.startswith(HEADER_LINE):
+            return found[0]
+        return found[0].replace(found["code"], f"{found['indent']}{HEADER_LINE}\n{found['code']}", 1)
+
+    return _YAML.sub(led, text)
 
 
 def schema_text() -> str:
@@ -72,7 +74,7 @@ def schema_text() -> str:
 def main() -> None:
     """Rewrite every page that is out of date."""
     SCHEMA.write_text(schema_text(), encoding="utf-8")
-    for page in shown_pages():
+    for page in all_pages():
         before = page.read_text(encoding="utf-8")
         if (after := with_headers(before)) != before:
             page.write_text(after, encoding="utf-8")

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_blocks import ROOT, Fence, checker_of, fences, follow, lay_out, pages, run
+from doc_blocks import ROOT, Fence, checker_of, fences, follow, is_whole, lay_out, pages, run
 
 from cpex.framework.loader.config import ConfigLoader
 from cpex.framework.loader.plugin import PluginLoader
 from cpex.framework.loader.trial import find_plugin_faults
-
-WHOLE = re.compile(r"(?:#.*\n)*(?:plugins|plugin_dirs|server_settings|grpc_server_settings):", re.ASCII)
-"""How a block begins that is a whole configuration, rather than a part of one or a manifest."""
 
 
 def name_of(page: Path) -> str:
@@ -68,7 +65,7 @@ def used(page: str, name: str) -> bool:
 
 def stands_alone(fence: Fence) -> bool:
     """Whether it is a whole configuration that no program of its page reads."""
-    return fence.language == "yaml" and not fence.name and not fence.noted and WHOLE.match(fence.code) is not None
+    return fence.language == "yaml" and not fence.name and not fence.noted and is_whole(fence.code)
 
 
 def is_accounted_for(page: str, fence: Fence) -> bool:

@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from doc_blocks import ROOT, blocks
+from doc_blocks import ROOT, blocks, is_whole
 
 from cpex.framework import (
     ConfigLoader,
@@ -54,7 +54,7 @@ def _own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 def config_file(yaml: str, **top: Any) -> str:
     """Write YAML of the page as a configuration, fragments below `plugins:`."""
-    text = yaml if yaml.startswith("plugins:") else f"plugins:\n{yaml}"
+    text = yaml if is_whole(yaml) else f"plugins:\n{yaml}"
     Path("plugins.yaml").write_text(text + "".join(f"{key}: {json.dumps(value)}\n" for key, value in top.items()))
     return "plugins.yaml"
 
