@@ -22,7 +22,7 @@ from cpex.framework.hooks.http import HttpAuthResolveUserPayload, HttpHeaderPayl
 from cpex.framework.models.result import PluginViolation
 
 if TYPE_CHECKING:
-    from cpex.framework.guard.request import RequestFacts
+    from cpex.framework.guard.facts import RequestFacts
     from cpex.framework.manager import PluginManager
 
 __all__ = ["GuardMiddleware"]

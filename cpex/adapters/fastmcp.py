@@ -32,7 +32,7 @@ from cpex.framework.hooks.resources import ResourcePreFetchPayload
 from cpex.framework.hooks.tools import ToolPreInvokePayload
 
 if TYPE_CHECKING:
-    from cpex.framework.guard.request import RequestFacts
+    from cpex.framework.guard.facts import RequestFacts
     from cpex.framework.manager import PluginManager
 
 __all__ = ["GuardMiddleware"]

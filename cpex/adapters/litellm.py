@@ -24,7 +24,7 @@ from cpex.framework.guard import MODEL, Operation, current_request
 
 if TYPE_CHECKING:
     from cpex.framework.cmf.message import Message
-    from cpex.framework.guard.request import RequestFacts
+    from cpex.framework.guard.facts import RequestFacts
     from cpex.framework.manager import PluginManager
 
 __all__ = ["GuardGuardrail"]

@@ -27,7 +27,7 @@ from cpex.framework.hooks.tools import ToolPreInvokePayload
 from cpex.framework.models.result import PluginViolation
 
 if TYPE_CHECKING:
-    from cpex.framework.guard.request import RequestFacts
+    from cpex.framework.guard.facts import RequestFacts
     from cpex.framework.manager import PluginManager
 
 __all__ = ["DENIED", "McpGuard", "denied_call", "denied_request"]

@@ -42,7 +42,8 @@ from cpex.framework.settings import settings
 
 if TYPE_CHECKING:
     # Only hosts that use the guard pay for it.
-    from cpex.framework.guard.request import Request, RequestFacts
+    from cpex.framework.guard.facts import RequestFacts
+    from cpex.framework.guard.request import Request
 
 __all__ = [
     "CONTEXT_CLEANUP_INTERVAL",

@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from cpex.framework.errors import GuardError, PayloadSizeError, PluginError, PluginViolationError, cause_text
+from cpex.framework.guard.facts import RequestFacts
 from cpex.framework.guard.operation import Operation
 from cpex.framework.guard.operations import PROMPT, RESOURCE, TOOL, Kind
-from cpex.framework.guard.request import RequestFacts
 from cpex.framework.hooks.lists import PromptListPayload, ResourceListPayload, ToolListPayload
 from cpex.framework.hooks.prompts import PromptPrehookPayload
 from cpex.framework.hooks.resources import ResourcePreFetchPayload

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from cpex.framework.guard.request import RequestFacts
+from cpex.framework.guard.facts import RequestFacts
 from cpex.framework.manager import PluginManager
 from cpex.proxy.guarding import Guarding
 from cpex.proxy.line import Line

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from cpex.framework.errors import GuardError
+from cpex.framework.guard.facts import Guarded
 from cpex.framework.guard.ledger import Coverage, Ledger
 from cpex.framework.guard.operation import current_operation
 from cpex.framework.guard.operations import PROMPT, TOOL, Kind
-from cpex.framework.guard.request import Guarded, Request, current_request
+from cpex.framework.guard.request import Request, current_request
 from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 
 __all__ = ["Arguments", "covered", "guarded"]

@@ -3,101 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar, Token
-from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from cpex.framework.errors import GuardError, PluginViolationError
 from cpex.framework.extensions import Extensions
+from cpex.framework.guard.calls import Resolve, agent_call, awaited, performer
 from cpex.framework.guard.contexts import Contexts
+from cpex.framework.guard.facts import Guarded, OnDenial, RequestFacts, context_of
 from cpex.framework.guard.ledger import Coverage, Ledger
 from cpex.framework.guard.operation import Operation
 from cpex.framework.guard.operations import AGENT, MODEL, PROMPT, RESOURCE, TOOL, Kind, Step
+from cpex.framework.guard.slots import overlaid, taken
 from cpex.framework.hooks.agents import AgentPreInvokePayload
 from cpex.framework.hooks.prompts import PromptPrehookPayload
 from cpex.framework.hooks.resources import ResourcePreFetchPayload
 from cpex.framework.hooks.tools import ToolPreInvokePayload
-from cpex.framework.models.context import GlobalContext, PluginContextTable, UserContext
-from cpex.framework.models.coverage import CoverageConfig
 from cpex.framework.models.result import PluginResult, PluginViolation
-from cpex.framework.utils import StructuredData
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from cpex.framework.cmf.message import Message
 
-__all__ = ["Guarded", "OnDenial", "Request", "RequestFacts", "current_request"]
-
-OnDenial = Literal["raise", "return"]
-"""What a denial is to the caller: a `PluginViolationError`, or the `PluginViolation` in the place of the result."""
-
-Resolve = Callable[[str], Callable[..., Any]]
-"""Finds what performs an operation of another name, when a plugin rewrote the name."""
+__all__ = ["Request", "current_request"]
 
 current_request: ContextVar[Request | None] = ContextVar("cpex_request", default=None)
 """The request that is open in this context; decorated functions run in it."""
-
-
-class Guarded(Protocol):
-    """What the guard needs of a manager."""
-
-    @property
-    def initialized(self) -> bool:
-        """Whether plugins are running."""
-
-    @property
-    def config(self) -> Any:
-        """The configuration, if there is one."""
-
-    @property
-    def generation(self) -> int:
-        """Grows whenever a plugin comes or goes."""
-
-    def has_hooks_for(self, hook_type: str) -> bool:
-        """Whether a plugin handles the hook."""
-
-    def is_watched(self, hook_type: str) -> bool:
-        """Whether a call of the hook would concern any plugin."""
-
-    async def invoke_hook(
-        self,
-        hook_type: str,
-        payload: Any,
-        global_context: GlobalContext,
-        local_contexts: PluginContextTable | None = None,
-        violations_as_exceptions: bool = False,
-        extensions: Extensions | None = None,
-    ) -> tuple[PluginResult[Any], PluginContextTable | None]:
-        """Call a hook."""
-
-
-class RequestFacts(TypedDict, total=False):
-    """What a host says of a request; everything may be left out."""
-
-    user: str | dict[str, Any] | None
-    """Who asks: an id or e-mail address, or a dict with one."""
-    user_context: UserContext | None
-    tenant_id: str | None
-    server_id: str | None
-    """The server whose tools are called; the namespace of tools in `cmf.*` messages."""
-    session_id: str | None
-    """The conversation; goes to `metadata["session_id"]` of the global context."""
-    request_id: str
-    """Made up when it is left out: 32 hexadecimal digits."""
-    content_type: str | None
-    metadata: dict[str, Any]
-    context: GlobalContext
-    """A finished context, instead of all the above."""
-    contexts: PluginContextTable | None
-    """What plugins kept in earlier hooks of the request that the host called itself."""
-    extensions: Extensions | None
-    on_denial: OnDenial
-    coverage: CoverageConfig | None
-    """Instead of the configuration's `coverage`."""
 
 
 class Request:
@@ -118,7 +51,7 @@ class Request:
             ValueError: `context` was given beside one of its parts, or a mandatory hook stands around no operation.
         """
         self.manager = manager
-        self.context = _context(facts)
+        self.context = context_of(facts)
         self.extensions = facts.get("extensions")
         self.on_denial: OnDenial = facts.get("on_denial", "raise")
         self.contexts = Contexts(self.context, facts.get("contexts"))
@@ -186,9 +119,9 @@ class Request:
             CoverageError: A mandatory hook has not run.
         """
         if not self.guards(TOOL):
-            return await _awaited(call(**(args or {})))
+            return await awaited(call(**(args or {})))
         payload = ToolPreInvokePayload(name=name, args=dict(args or {}))
-        perform = _performer("tool", "name", name, call, resolve, lambda ready: ((), ready.args or {}))
+        perform = performer("tool", "name", name, call, resolve, lambda ready: ((), ready.args or {}))
         return await self.perform(TOOL, payload, perform, extensions=extensions, on_denial=on_denial)
 
     async def get_prompt(
@@ -203,9 +136,9 @@ class Request:
     ) -> Any:
         """Render a prompt between its hooks: `render(**args)`. Otherwise as `call_tool`."""
         if not self.guards(PROMPT):
-            return await _awaited(render(**(args or {})))
+            return await awaited(render(**(args or {})))
         payload = PromptPrehookPayload(prompt_id=prompt_id, args=dict(args or {}))
-        perform = _performer("prompt", "prompt_id", prompt_id, render, resolve, lambda ready: ((), ready.args or {}))
+        perform = performer("prompt", "prompt_id", prompt_id, render, resolve, lambda ready: ((), ready.args or {}))
         return await self.perform(PROMPT, payload, perform, extensions=extensions, on_denial=on_denial)
 
     async def read_resource(
@@ -222,7 +155,7 @@ class Request:
         Otherwise as `call_tool`.
         """
         if not self.guards(RESOURCE):
-            return await _awaited(read(uri))
+            return await awaited(read(uri))
         payload = ResourcePreFetchPayload(uri=uri, metadata=dict(metadata or {}))
         return await self.perform(
             RESOURCE, payload, lambda ready: read(ready.uri), extensions=extensions, on_denial=on_denial
@@ -250,9 +183,9 @@ class Request:
         Otherwise as `call_tool`.
         """
         if not self.guards(AGENT):
-            return await _awaited(invoke(messages, **settings))
+            return await awaited(invoke(messages, **settings))
         payload = AgentPreInvokePayload(agent_id=agent_id, messages=list(messages), **settings)
-        perform = _performer("agent", "agent_id", agent_id, invoke, resolve, _agent_call(list(messages), settings))
+        perform = performer("agent", "agent_id", agent_id, invoke, resolve, agent_call(list(messages), settings))
         return await self.perform(AGENT, payload, perform, extensions=extensions, on_denial=on_denial)
 
     async def call_model(
@@ -275,12 +208,12 @@ class Request:
         Otherwise as `call_tool`.
         """
         if not self.guards(MODEL):
-            return await _awaited(invoke(list(messages)))
+            return await awaited(invoke(list(messages)))
         single = False
 
         async def ask(ready: list[Message]) -> list[Message]:
             nonlocal single
-            answer = await _awaited(invoke(ready))
+            answer = await awaited(invoke(ready))
             single = not isinstance(answer, list | tuple)
             return [answer] if single else list(answer)
 
@@ -305,13 +238,13 @@ class Request:
         Otherwise as `call_tool`.
         """
         if not self.guards(kind):
-            return await _awaited(run(payload))
+            return await awaited(run(payload))
         operation = self.operation(kind, payload, extensions=extensions)
         try:
             async with operation:
                 ready = await operation.before()
                 with operation.being_performed():
-                    result = await _awaited(run(ready))
+                    result = await awaited(run(ready))
                 return await operation.after(result)
         except PluginViolationError as denial:
             # One that comes out of the operation itself is another guard's.
@@ -380,9 +313,7 @@ class Request:
 
     def seen_by(self, overlay: Extensions | None) -> Extensions | None:
         """The request's extensions with the slots of one operation over them."""
-        if overlay is None or self.extensions is None:
-            return overlay if overlay is not None else self.extensions
-        return self.extensions.model_copy(update=_filled(overlay))
+        return overlaid(self.extensions, overlay)
 
     def take_extensions(
         self, overlay: Extensions | None, before: Extensions | None, after: Extensions
@@ -392,34 +323,10 @@ class Request:
         Returns:
             The operation's own slots from now on.
         """
-        old = before if before is not None else Extensions()
-        changed = {
-            name: getattr(after, name)
-            for name in Extensions.model_fields
-            if getattr(after, name) is not getattr(old, name)
-        }
-        own = {name: changed.pop(name) for name in list(changed) if overlay and getattr(overlay, name) is not None}
-        mine = self.extensions if self.extensions is not None else Extensions()
-        self.extensions = mine.model_copy(
-            update={name: _joined(getattr(mine, name), getattr(old, name), new) for name, new in changed.items()}
-        )
-        return overlay.model_copy(update=own) if overlay is not None and own else overlay
+        self.extensions, own = taken(self.extensions, overlay, before, after)
+        return own
 
 
-def _context(facts: RequestFacts) -> GlobalContext:
-    parts = {name: facts[name] for name in _PARTS if name in facts}  # type: ignore[literal-required]
-    if "context" in facts:
-        if parts:
-            raise ValueError(f"give a request either `context` or its parts ({', '.join(parts)}), not both")
-        return facts["context"]
-    session = parts.pop("session_id", None)
-    parts.setdefault("request_id", uuid.uuid4().hex)
-    if session is not None:
-        parts["metadata"] = {**parts.get("metadata", {}), "session_id": session}
-    return GlobalContext(**{name: value for name, value in parts.items() if value is not None})
-
-
-_PARTS = ("request_id", "user", "user_context", "tenant_id", "server_id", "session_id", "content_type", "metadata")
 _NO_COVERAGE = Coverage()
 
 
@@ -430,78 +337,3 @@ def _refuse_unstarted(manager: Guarded) -> None:
             f"no plugins are running, so nothing would guard the operation, and {len(plugins)} are configured; "
             "`await manager.initialize()` first, and do not use a request after `shutdown()`"
         )
-
-
-async def _awaited(result: Any) -> Any:
-    # What it nearly always is, some times faster to tell.
-    if type(result) is CoroutineType or inspect.isawaitable(result):
-        return await result
-    return result
-
-
-def _performer(
-    kind: str,
-    field: str,
-    name: str,
-    call: Callable[..., Any],
-    resolve: Resolve | None,
-    arguments: Callable[[Any], tuple[Sequence[Any], Mapping[str, Any]]],
-) -> Callable[[Any], Any]:
-    """Calls what performs an operation, or its replacement where a plugin rewrote the name."""
-
-    def perform(ready: Any) -> Any:
-        named = getattr(ready, field)
-        target = call
-        if named != name:
-            if resolve is None:
-                raise GuardError(
-                    f"a plugin rewrote {kind} `{name[:200]}` to `{str(named)[:200]}`, and the host gave no `resolve` "
-                    "to find it with; pass `resolve=`, or do not let plugins write the name (a hook policy does that)"
-                )
-            target = resolve(named)
-        positional, named_arguments = arguments(ready)
-        return target(*positional, **named_arguments)
-
-    return perform
-
-
-_AGENT_SETTINGS = ("tools", "model", "system_prompt", "parameters")
-
-
-def _agent_call(
-    messages: list[Any], settings: Mapping[str, Any]
-) -> Callable[[Any], tuple[Sequence[Any], Mapping[str, Any]]]:
-    def arguments(ready: Any) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        # Dicts were made readable by attribute for the plugins; the host gets dicts.
-        as_dicts = any(isinstance(each, Mapping) for each in messages)
-        told = [each.model_dump() if as_dicts and isinstance(each, StructuredData) else each for each in ready.messages]
-        values = {name: getattr(ready, name) for name in _AGENT_SETTINGS}
-        return (told,), {name: value for name, value in values.items() if name in settings or value}
-
-    return arguments
-
-
-def _filled(extensions: Extensions) -> dict[str, Any]:
-    values = {name: getattr(extensions, name) for name in Extensions.model_fields}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _joined(mine: Any, old: Any, new: Any) -> Any:
-    """A slot that an operation changed from `old` to `new`, while another may have changed it to `mine`."""
-    if mine is old or mine is None or new is None:
-        return new
-    if (labels := getattr(mine, "labels", None)) is not None:
-        # Labels only grow: what one operation tainted stays so, whichever ended first.
-        return new.model_copy(update={"labels": new.labels | labels})
-    if isinstance(mine, dict) and isinstance(new, dict):
-        before = old if isinstance(old, dict) else {}
-        gone = before.keys() - new.keys()
-        written = {key: value for key, value in new.items() if key not in before or before[key] is not value}
-        return {key: value for key, value in mine.items() if key not in gone} | written
-    if (chain := getattr(mine, "chain", None)) is not None:
-        known = len(old.chain) if old is not None else 0
-        for hop in new.chain[known:]:
-            if hop not in chain:
-                mine = mine.with_new_hop(hop)
-        return mine
-    return new

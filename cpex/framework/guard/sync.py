@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from cpex.framework.errors import GuardError
 from cpex.framework.guard.decorator import Arguments
+from cpex.framework.guard.facts import RequestFacts
 from cpex.framework.guard.operation import Operation, current_operation
 from cpex.framework.guard.operations import Kind
-from cpex.framework.guard.request import Request, RequestFacts
+from cpex.framework.guard.request import Request
 
 if TYPE_CHECKING:
     from types import TracebackType
