@@ -5,10 +5,10 @@ Source: docs/adapters/litellm.md; https://docs.litellm.ai/docs/proxy/guardrails/
 
 from __future__ import annotations
 
-import uuid
-from collections import OrderedDict
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from cpex.adapters._extras import needs
 
@@ -18,8 +18,10 @@ with needs("litellm"):
     from litellm.types.guardrails import GuardrailEventHooks
 
 from cpex.adapters._requests import denial_text
-from cpex.framework.cmf.adapters import from_openai, to_openai
-from cpex.framework.errors import GuardError, PluginViolationError
+from cpex.framework.cmf.adapters import AdapterError, from_openai, to_openai
+from cpex.framework.errors import GuardError, PayloadSizeError, PluginError, PluginViolationError, cause_text
+from cpex.framework.extensions import Extensions
+from cpex.framework.extensions.http import HttpExtension
 from cpex.framework.guard import MODEL, Operation, current_request
 
 if TYPE_CHECKING:
@@ -29,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GuardGuardrail"]
 
-MAX_OPEN = 10_000
-"""Calls between their hooks; of more, the oldest are given up, and their answers judged as if nothing came before."""
+logger = logging.getLogger(__name__)
+
 _CHATS = frozenset({"completion", "acompletion"})
 _WORDS = ("role", "content", "tool_calls", "reasoning_content")
 """What of an answer plugins see and may change."""
@@ -61,38 +63,95 @@ class GuardGuardrail(CustomGuardrail):  # type: ignore[misc]
             guardrail_name: What calls name it by.
             facts: What is known of a call from its data: user, tenant, session.
             options: For LiteLLM, such as `default_on`.
+
+        Raises:
+            ValueError: LiteLLM would run it beside other guardrails, and drop what plugins rewrite.
         """
+        if options.get("run_in_parallel"):
+            raise ValueError(
+                f"guardrail `{guardrail_name}` cannot have `run_in_parallel`: LiteLLM drops what such guardrails "
+                "rewrite; leave it out"
+            )
         hooks = [GuardrailEventHooks.pre_call, GuardrailEventHooks.post_call]
         super().__init__(
             guardrail_name=guardrail_name, **{"event_hook": hooks, "supported_event_hooks": hooks, **options}
         )
+        # LiteLLM takes guardrails for the same one whose public numbers and texts are equal.
+        self.instance = id(self)
         self._manager = manager
         self._facts = facts
-        self._open: OrderedDict[str, Operation] = OrderedDict()
+        # SECURITY: by LiteLLM's own object of the call. Clients of the proxy may choose the id of a call, and could
+        # meet the operation of somebody else's.
+        self._open: WeakKeyDictionary[Any, Operation] = WeakKeyDictionary()
+        # A guardrail that a model of the proxy names is called twice, for the model and for the proxy.
+        self._judged: WeakValueDictionary[int, Any] = WeakValueDictionary()
 
     async def async_pre_call_hook(self, user_api_key_dict: Any, cache: Any, data: Any, call_type: Any) -> Any:
         """Judge what is asked; gives the data with what plugins made of its messages."""
-        operation = self._begin(data, user_api_key_dict)
-        if operation is None:
-            return data
-        self._refuse_unseen(data, call_type)
-        asked = operation.payload
         try:
-            ready = await operation.before()
-        except BaseException as error:
-            operation.failed(error)
-            raise self._told(error, operation) from error
-        self._keep(data, operation)
-        data["messages"] = _changed(data["messages"], asked, ready)
+            await self.ready()
+            operation = self._begin(data, user_api_key_dict)
+            if operation is None:
+                return data
+            data["messages"] = await self._asked(operation, data, call_type)
+        except Exception as error:
+            if (told := self._told(error, data)) is error:
+                raise
+            raise told from error
         return data
 
     async def async_post_call_success_hook(self, data: Any, user_api_key_dict: Any, response: Any) -> Any:
         """Judge what was answered; gives the response with what plugins made of it."""
-        operation = self._open.pop(data.get("litellm_call_id") or "", None) or self._begin(data, user_api_key_dict)
-        if operation is None:
-            return response
         try:
-            answers = [getattr(choice, "message", None) for choice in response.choices]
+            await self.ready()
+            if self._judged.get(id(response)) is response:
+                return response
+            call = data.get("litellm_logging_obj")
+            operation = self._open.pop(call, None) if call is not None else None
+            if operation is None:
+                operation = self._begin(data, user_api_key_dict)
+                if operation is None:
+                    return response
+                # Nothing was judged before the model was asked.
+                operation.request.ledger.check(operation.record, (step.hook for step in MODEL.before))
+            answer = await self._answered(operation, response)
+            self._judged[id(answer)] = answer
+            return answer
+        except Exception as error:
+            if (told := self._told(error, data)) is error:
+                raise
+            raise told from error
+
+    async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
+        """Forget a call that the provider did not answer."""
+        for call, operation in list(self._open.items()):
+            if call.model_call_details is kwargs:
+                del self._open[call]
+                error = kwargs.get("exception")
+                operation.failed(error if isinstance(error, BaseException) else RuntimeError("the provider failed"))
+
+    async def ready(self) -> None:
+        """Wait until the plugins run; here it is the host that has started them."""
+
+    async def _asked(self, operation: Operation, data: Any, call_type: Any) -> list[dict[str, Any]]:
+        """The messages of a call as plugins left them; the operation waits for its answer."""
+        try:
+            self._refuse_unseen(operation, data, call_type)
+            asked = operation.payload
+            ready = await operation.before()
+            if data.get("stream"):
+                # Nothing is judged after it.
+                await operation.after([])
+            elif (call := data.get("litellm_logging_obj")) is not None:
+                self._open[call] = operation
+            return _changed(data["messages"], asked, ready)
+        except BaseException as error:
+            operation.failed(error)
+            raise
+
+    async def _answered(self, operation: Operation, response: Any) -> Any:
+        try:
+            answers = [getattr(choice, "message", None) for choice in getattr(response, "choices", None) or [None]]
             if None in answers:
                 raise self._raised("denied: plugins see chat completions only, and this is another answer")
             written = [_words(answer) for answer in answers]
@@ -100,7 +159,7 @@ class GuardGuardrail(CustomGuardrail):  # type: ignore[misc]
             taken = _changed(written, shown, await operation.after(shown))
         except BaseException as error:
             operation.failed(error)
-            raise self._told(error, operation) from error
+            raise
         if taken is written:
             return response
         own = response.model_copy(deep=True)
@@ -108,13 +167,6 @@ class GuardGuardrail(CustomGuardrail):  # type: ignore[misc]
             if after is not before:
                 choice.message = type(choice.message)(**{**choice.message.model_dump(), **after})
         return own
-
-    async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
-        """Forget a call that the provider did not answer."""
-        operation = self._open.pop(kwargs.get("litellm_call_id") or "", None)
-        if operation is not None:
-            error = kwargs.get("exception")
-            operation.failed(error if isinstance(error, BaseException) else RuntimeError("the provider failed"))
 
     def _begin(self, data: Any, user_api_key_dict: Any) -> Operation | None:
         """The operation of a call; `None` where nothing guards it."""
@@ -128,31 +180,44 @@ class GuardGuardrail(CustomGuardrail):  # type: ignore[misc]
     def _known(self, data: Any, user_api_key_dict: Any) -> RequestFacts:
         if self._facts is not None:
             return self._facts(data)
-        user = getattr(user_api_key_dict, "user_id", None) or data.get("user")
-        return {"user": user, "tenant_id": getattr(user_api_key_dict, "team_id", None)}
+        user, team = (getattr(user_api_key_dict, name, None) for name in ("user_id", "team_id"))
+        known: RequestFacts = {"user": user, "tenant_id": team, "session_id": data.get("litellm_session_id")}
+        if (through := data.get("proxy_server_request")) is None:
+            return {**known, "user": user or data.get("user")}
+        # SECURITY: in the proxy, `user` among the data is what the client says; the key tells who it is.
+        if headers := through.get("headers"):
+            known["extensions"] = Extensions(http=HttpExtension(headers=dict(headers)))
+        return known
 
-    def _refuse_unseen(self, data: Any, call_type: Any) -> None:
+    def _refuse_unseen(self, operation: Operation, data: Any, call_type: Any) -> None:
         name = getattr(call_type, "value", call_type)
         if name not in _CHATS:
             raise self._raised(f"denied: plugins see chat completions only, and this is `{name}`")
-        if data.get("stream") and self._manager.has_hooks_for("cmf.llm_output"):
+        judged = "cmf.llm_output"
+        wanted = operation.request.ledger.coverage.hooks
+        if data.get("stream") and (judged in wanted or self._manager.has_hooks_for(judged)):
             raise self._raised("denied: a stream would go past plugins that judge the whole; ask without `stream`")
 
-    def _keep(self, data: Any, operation: Operation) -> None:
-        # Calls that name themselves find their operation again; LiteLLM gives each a name before its hooks.
-        self._open[data.setdefault("litellm_call_id", uuid.uuid4().hex)] = operation
-        while len(self._open) > MAX_OPEN:
-            _, oldest = self._open.popitem(last=False)
-            oldest.failed(TimeoutError("no answer came back to the guardrail"))
-
-    def _told(self, error: BaseException, operation: Operation) -> BaseException:
-        if isinstance(error, PluginViolationError) and error is operation.denial:
+    def _told(self, error: Exception, data: Any) -> Exception:
+        """What the caller is told of a denial; in the proxy, of a failure as well."""
+        if isinstance(error, PluginViolationError):
             return self._raised(denial_text(error))
-        return error
+        if isinstance(error, AdapterError | PayloadSizeError):
+            # They tell where and how much, and nothing of the content.
+            return self._raised(f"denied: {error}")
+        if not data.get("proxy_server_request") or not isinstance(error, PluginError | GuardError):
+            return error
+        # SECURITY: the message of a plugin's own error may hold what it was given; the log has it.
+        logger.error(
+            "Guardrail `%s` refused a call because its guard failed: %s", self.guardrail_name, cause_text(error)
+        )
+        plugin = getattr(getattr(error, "error", None), "plugin_name", "")
+        what = f"plugin `{plugin}` failed" if plugin else "the guard failed"
+        return self._raised(f"{what}, so the call was refused; the log says more", status_code=500)
 
-    def _raised(self, text: str) -> BaseException:
+    def _raised(self, text: str, *, status_code: int = 400) -> Exception:
         # mypy: the framework's exception is typed as `Any` where it is not installed.
-        error: BaseException = GuardrailRaisedException(self.guardrail_name, text)
+        error: Exception = GuardrailRaisedException(self.guardrail_name, text, status_code=status_code)
         return error
 
 

@@ -19,6 +19,8 @@ from support import allow, deny, manager_of, plugin
 from cpex.adapters.litellm import GuardGuardrail
 from cpex.framework import PluginError, PluginResult
 from cpex.framework.cmf.rewrite import rewrite_text
+from cpex.framework.errors import CoverageError
+from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 
 INPUT, OUTPUT = "cmf.llm_input", "cmf.llm_output"
 
@@ -153,13 +155,37 @@ async def test_the_hooks_of_the_proxy_judge_and_rewrite_what_the_proxy_hands_ove
         await guardrail.async_pre_call_hook(Key(), None, {"input": "a secret"}, "embeddings")
 
 
-async def test_a_call_that_the_provider_failed_leaves_nothing_behind() -> None:
+async def test_a_call_that_the_provider_failed_is_no_gap_in_the_coverage() -> None:
+    manager = manager_of(
+        plugin(allow, hooks=[INPUT, OUTPUT]), coverage=CoverageConfig(mode=CoverageMode.RAISE, mandatory=[OUTPUT])
+    )
+    litellm.callbacks = [GuardGuardrail(manager)]
+    async with manager.request() as request:
+        with pytest.raises(litellm.RateLimitError):
+            await ask(answer="litellm.RateLimitError")
+    assert [(each.outcome, each.error) for each in request.ledger.records] == [("failed", "RateLimitError")]
+
+
+async def test_calls_that_end_leave_nothing_behind() -> None:
     guardrail = guard(plugin(allow, hooks=[INPUT, OUTPUT]))
-    data = {"messages": [{"role": "user", "content": "hi"}], "litellm_call_id": "1"}
-    await guardrail.async_pre_call_hook(None, None, data, "acompletion")
-    assert len(guardrail._open) == 1
-    await guardrail.async_log_failure_event({"litellm_call_id": "1", "exception": KeyError("x")}, None, None, None)
+    await ask()
     assert len(guardrail._open) == 0
+
+
+async def test_an_answer_that_nothing_was_asked_for_through_the_guard_is_a_gap() -> None:
+    manager = manager_of(
+        plugin(allow, hooks=[INPUT, OUTPUT]), coverage=CoverageConfig(mode=CoverageMode.RAISE, mandatory=[INPUT])
+    )
+    litellm.callbacks = [GuardGuardrail(manager, event_hook="post_call")]
+    with pytest.raises(CoverageError, match=r"went past mandatory hook `cmf\.llm_input`"):
+        await ask()
+    litellm.callbacks = [GuardGuardrail(manager)]
+    assert (await ask()).choices[0].message.content == "hello"
+
+
+def test_a_guardrail_whose_rewrites_litellm_would_drop_is_an_error() -> None:
+    with pytest.raises(ValueError, match="cannot have `run_in_parallel`"):
+        GuardGuardrail(manager_of(), run_in_parallel=True)
 
 
 async def test_a_plugin_that_fails_fails_the_call() -> None:
