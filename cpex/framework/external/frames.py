@@ -137,16 +137,11 @@ class Answer:
         Raises:
             WireError: It holds neither a result nor an error.
         """
-        result, context, error = (document.get(name) for name in ("result", "context", "error"))
-        if not isinstance(result, dict) and not isinstance(error, dict):
+        result, error = _object(document, "result"), _object(document, "error")
+        if result is None and error is None:
             raise WireError("the answer holds neither a result nor an error")
         name = plugin if plugin is not None else document.get("plugin_name")
-        return cls(
-            plugin=name if isinstance(name, str) else None,
-            result=result if isinstance(result, dict) else None,
-            context=context if isinstance(context, dict) else {},
-            error=error if isinstance(error, dict) else None,
-        )
+        return cls(name if isinstance(name, str) else None, result, _object(document, "context") or {}, error)
 
     def with_payload_restored(self, original: PluginPayload, sent: dict[str, Any]) -> Answer:
         """The answer, with the parts of the caller's payload where it repeats what was sent; see `restoring.py`."""
@@ -163,6 +158,9 @@ class Answer:
             sent: The context in the plain form, when that is how it was sent. Entries that come back as they were sent
                 stay the caller's own, types and all; and of the global context only `state` counts, as in release 0.1.
         """
+        if not self.context:
+            # Touching the caller's context would have it made in full.
+            return
         shared = self.context.get("global_context")
         shared = shared if isinstance(shared, dict) else {}
         sent_shared = sent.get("global_context", {}) if sent is not None else {}
@@ -211,6 +209,11 @@ def _replace(target: dict[str, Any], content: Any, sent: dict[str, Any]) -> None
     target.update(
         {key: item for key, item in content.items() if key not in target or key not in sent or sent[key] != item}
     )
+
+
+def _object(document: dict[str, Any], name: str) -> dict[str, Any] | None:
+    value = document.get(name)
+    return value if isinstance(value, dict) else None
 
 
 def _document(frame: bytes) -> dict[str, Any]:

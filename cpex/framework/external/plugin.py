@@ -40,6 +40,8 @@ __all__ = ["RemotePlugin"]
 logger = logging.getLogger(__name__)
 
 _ids = itertools.count(1)
+_ALLOWED = {"continue_processing": True}
+"""The result of a plugin that allows and says nothing else."""
 
 
 class RemotePlugin(Plugin):
@@ -164,7 +166,8 @@ class RemotePlugin(Plugin):
             PluginError: The server did not answer, answered with something else than an answer, or the plugin failed.
         """
         hook = hook_name(hook_type)
-        if not get_hook_registry().is_registered(hook):
+        result_type = get_hook_registry().get_result_type(hook)
+        if result_type is None:
             raise self._failure(
                 f"Hook type '{hook}' not registered; register its payload and result classes with "
                 "`get_hook_registry().register_hook`",
@@ -174,6 +177,10 @@ class RemotePlugin(Plugin):
             answer = await self._ask(hook, payload, context, extensions)
             if answer.result is None:
                 raise self._remote_failure(answer.error or {})
+            if answer.result == _ALLOWED:
+                # Made without validation, and what it does not say only when somebody looks.
+                allowed: PluginResult[Any] = result_type(continue_processing=True)
+                return allowed
             return self.json_to_result(hook, answer.result)
         except LinkError as error:
             raise self._link_failure(error) from error
@@ -189,7 +196,7 @@ class RemotePlugin(Plugin):
     ) -> Answer:
         session = self._opened()
         for last in (False, True):
-            link = await session.ready()
+            link = session.link or await session.ready()
             try:
                 if "frames" in self._features:
                     return await self._ask_in_frame(link, hook, payload, context, extensions)

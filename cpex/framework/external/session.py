@@ -68,6 +68,11 @@ class Session:
         return self._link
 
     @property
+    def link(self) -> Link | None:
+        """The link, when it is ready; else `ready` makes it so."""
+        return self._link if self._greeted and self._link.connected else None
+
+    @property
     def is_ready(self) -> bool:
         """Whether there is a connection that has been greeted."""
         return self._greeted and self._link.connected

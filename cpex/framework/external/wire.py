@@ -29,6 +29,10 @@ from typing import Any, TypeAlias
 from uuid import UUID
 
 from pydantic import BaseModel, SecretBytes, SecretStr
+from pydantic_core import from_json, to_json
+
+from cpex.framework.external.shapes import hidden_fields, seen_models
+from cpex.framework.models.lazy import contents
 
 __all__ = ["FEATURES", "MASK", "TAG", "WireError", "dumps", "encode", "loads", "plain"]
 
@@ -40,6 +44,8 @@ TAG = "$cpex"
 MASK = "**********"
 """What stands for a secret that may not cross; the same text as pydantic's own."""
 _MASKED = MASK.encode()
+_TAG = TAG.encode()
+_ESCAPE = b"\\u"
 FEATURES = ("frames", "extensions", "cancel")
 """What an end of ours says about itself under `cpex_wire` in its answer about a plugin."""
 ADVERTISEMENT = "cpex_wire"
@@ -52,7 +58,8 @@ class WireError(ValueError):
 
 # Out.
 
-# Made once: `json.dumps` with these options makes an encoder for every value.
+# For what pydantic's writer, which is faster, refuses: halves of surrogate pairs, and what is nested very deep. Made
+# once: `json.dumps` with these options makes an encoder for every value.
 _write = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circular=False).encode
 
 
@@ -62,20 +69,35 @@ def dumps(value: Any, *, reveal: bool = False) -> bytes:
     Raises:
         WireError: Something in it cannot cross; the text names its place and type, never its content.
     """
-    return _write(encode(value, reveal=reveal)).encode("utf-8", "surrogatepass")
+    data = _written(_encoded(value, _Encoder(reveal, _NUMBERS_TOO)))
+    if b"NaN" in data or b"Infinity" in data:
+        # Numbers that JSON has no word for, unless a text speaks of them.
+        return _written(encode(value, reveal=reveal))
+    return data
+
+
+def _written(words: JsonValue) -> bytes:
+    try:
+        return to_json(words)
+    except ValueError:
+        return _write(words).encode("utf-8", "surrogatepass")
 
 
 def encode(value: Any, *, reveal: bool = False) -> JsonValue:
     """A value in the words of JSON, types kept.
 
     Args:
-        value: Texts, numbers, containers, dates, pydantic models, dataclasses, at any depth.
+        value: Texts, numbers, containers, dates, pydantic models, dataclasses, at any depth. It is read, not copied:
+            parts that need no other words are part of what is returned.
         reveal: Whether secrets cross as they are; else they arrive as secrets that hold asterisks.
 
     Raises:
         WireError: Something in it cannot cross; the text names its place and type, never its content.
     """
-    encoder = _Encoder(reveal)
+    return _encoded(value, _Encoder(reveal, _ATOMS))
+
+
+def _encoded(value: Any, encoder: _Encoder) -> JsonValue:
     try:
         return encoder.encode(value)
     except RecursionError:
@@ -99,17 +121,24 @@ class _CannotCross(Exception):
 
 
 _ATOMS = frozenset({type(None), bool, int, str})
+_NUMBERS_TOO = _ATOMS | {float}
+"""What crosses as it is where numbers that are not finite are found afterwards."""
+_TEXT = frozenset({str})
 
 
 class _Encoder:
-    __slots__ = ("_reveal",)
+    # Its loops are written out, and types compared by the set: most values are atoms, and a call for each would double
+    # the price.
 
-    def __init__(self, reveal: bool) -> None:
+    __slots__ = ("_atoms", "_reveal")
+
+    def __init__(self, reveal: bool, atoms: frozenset[type]) -> None:
         self._reveal = reveal
+        self._atoms = atoms
 
     def encode(self, value: Any) -> JsonValue:
         kind = type(value)
-        if kind in _ATOMS:
+        if kind in self._atoms:
             return value
         if kind is dict:
             return self._mapping(value)
@@ -117,20 +146,39 @@ class _Encoder:
             return self._items(value)
         if kind is float:
             return value if math.isfinite(value) else _tagged("float", repr(value))
+        if kind in seen_models:
+            return self._model(value, seen_models[kind])
         known = _WRITERS.get(kind)
         return known(self, value) if known is not None else self._derived(value)
 
     def _mapping(self, value: Mapping[Any, Any]) -> JsonValue:
+        if not _TEXT.issuperset(map(type, value)) or TAG in value:
+            return _tagged("map", [[self.encode(key), self._at(f".{key}", item)] for key, item in value.items()])
+        if type(value) is dict and self._atoms.issuperset(map(type, value.values())):
+            return value
+        return self._fields(value)
+
+    def _fields(self, value: Mapping[str, Any]) -> dict[str, JsonValue]:
         result = {}
-        for key, item in value.items():
-            if type(key) is not str or key == TAG:
-                return _tagged("map", [[self.encode(key), self._at(f".{key}", item)] for key, item in value.items()])
-            # An inlined test: most values are atoms, and a call for each would double the price.
-            result[key] = item if type(item) in _ATOMS else self._at(f".{key}", item)
+        try:
+            for key, item in value.items():
+                result[key] = item if type(item) in self._atoms else self.encode(item)
+        except _CannotCross as error:
+            error.path.append(f".{key}")
+            raise
         return result
 
     def _items(self, value: Any) -> list[JsonValue]:
-        return [item if type(item) in _ATOMS else self._at(f"[{index}]", item) for index, item in enumerate(value)]
+        if type(value) is list and self._atoms.issuperset(map(type, value)):
+            return value
+        result: list[JsonValue] = []
+        try:
+            for item in value:
+                result.append(item if type(item) in self._atoms else self.encode(item))
+        except _CannotCross as error:
+            error.path.append(f"[{len(result)}]")
+            raise
+        return result
 
     def _at(self, step: str, item: Any) -> JsonValue:
         try:
@@ -138,6 +186,23 @@ class _Encoder:
         except _CannotCross as error:
             error.path.append(step)
             raise
+
+    def _model(self, value: BaseModel, hidden: frozenset[str] | None) -> JsonValue:
+        """The fields of a model. Null fields are left out, as in the plain form: their absence says the same."""
+        if hidden is None:
+            return self.encode(value.model_dump(exclude_none=True, warnings=False, serialize_as_any=True))
+        result = {}
+        try:
+            for name, item in contents(value).items():
+                if type(item) in self._atoms:
+                    if item is not None and name not in hidden:
+                        result[name] = item
+                elif name not in hidden:
+                    result[name] = self.encode(item)
+        except _CannotCross as error:
+            error.path.append(f".{name}")
+            raise
+        return result
 
     def _secret(self, value: SecretStr | SecretBytes) -> JsonValue:
         content = value.get_secret_value() if self._reveal else MASK
@@ -148,8 +213,7 @@ class _Encoder:
     def _derived(self, value: Any) -> JsonValue:
         """A value whose class is only derived from one that has a word."""
         if isinstance(value, BaseModel):
-            # Null fields are left out, as in the plain form: their absence says the same.
-            return self.encode(value.model_dump(exclude_none=True, warnings=False, serialize_as_any=True))
+            return self._model(value, hidden_fields(type(value)))
         if isinstance(value, Enum):
             return self.encode(value.value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -207,8 +271,17 @@ def loads(data: bytes | str) -> Any:
     Raises:
         WireError: The bytes are no JSON, or name a type that this end does not know.
     """
+    if isinstance(data, str):
+        data = data.encode("utf-8", "surrogatepass")
+    # Most frames name no type. A tag may be spelt with escapes.
+    if _TAG not in data and _ESCAPE not in data:
+        # What this reader refuses, the other one may know.
+        try:
+            return from_json(data)
+        except ValueError:
+            pass
     try:
-        return _read(data if isinstance(data, str) else data.decode("utf-8", "surrogatepass"))
+        return _read(data.decode("utf-8", "surrogatepass"))
     except WireError:
         raise
     except (ValueError, RecursionError) as error:

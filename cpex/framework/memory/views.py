@@ -44,6 +44,9 @@ class _PayloadFiller(tuple[LazyModel, dict[str, Any]]):
     def fill(self, name: str) -> Any:
         return copy_tree(self[1][name])
 
+    def peek(self) -> dict[str, Any]:
+        return self[1]
+
     def state(self) -> tuple[set[str], dict[str, Any] | None, dict[str, Any] | None]:
         payload = self[0]
         extra, private = payload.__pydantic_extra__, payload.__pydantic_private__
@@ -172,6 +175,9 @@ class ContextSource:
     def fill(self, name: str) -> Any:
         return view_global_context(self._context) if name == "global_context" else {}
 
+    def peek(self) -> dict[str, Any]:
+        return {"global_context": self._context}
+
     def state(self) -> tuple[set[str], None, None]:
         return {"global_context"}, None, None
 
@@ -199,6 +205,9 @@ class _GlobalContextFiller:
             # inside of what it holds, and must not find that taken back.
             self.baseline[name] = copy_tree(value)
         return copy_tree(value)
+
+    def peek(self) -> dict[str, Any]:
+        return self._values
 
     def state(self) -> tuple[set[str], None, None]:
         return set(self.original.__pydantic_fields_set__), None, None

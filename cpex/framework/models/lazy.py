@@ -15,7 +15,7 @@ This module decides when a field is filled; what it is filled with is the filler
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from pydantic import BaseModel
@@ -39,7 +39,11 @@ _SLOTS = frozenset({"__pydantic_fields_set__", "__pydantic_extra__", "__pydantic
 
 
 class Filler(Protocol):
-    """Makes the missing parts of one pending model. It knows nothing of when it is asked."""
+    """Makes the missing parts of one pending model. It knows nothing of when it is asked.
+
+    One that fills fields with copies may also have `peek() -> {field: value}`: what missing fields would be copied
+    from, for those who only read. A field that it leaves out holds the default of its class.
+    """
 
     def fields(self) -> tuple[str, ...]:
         """Names of all fields that this filler can make, in the order of declaration."""
@@ -65,6 +69,24 @@ def complete(model: BaseModel) -> None:
     # INVARIANT: the instance dictionary keeps its identity, for whoever already holds it.
     values.clear()
     values.update(filled)
+
+
+def contents(model: BaseModel) -> dict[str, Any]:
+    """`{field: value}` of a model, for reading only: nothing is filled or copied, so values may belong to others.
+
+    Fields of a pending model that nobody has set may be left out; they hold the default of its class.
+    """
+    values: dict[str, Any] = raw_dict(model)
+    filler: Filler | None = values.get(PENDING)
+    if filler is None:
+        return values
+    peek: Callable[[], dict[str, Any]] | None = getattr(filler, "peek", None)
+    if peek is None:
+        complete(model)
+        return values
+    found = {**peek(), **values}
+    del found[PENDING]
+    return found
 
 
 def build(cls: type[BaseModel], values: dict[str, Any], fields_set: set[str] | None = None) -> Any:
@@ -106,6 +128,9 @@ class Defaults:
         if field.default_factory in _CONTAINERS:
             return field.default_factory()
         return field.get_default(call_default_factory=True)
+
+    def peek(self) -> dict[str, Any]:
+        return {}
 
     def state(self) -> tuple[set[str], None, None]:
         return set(self._given), None, None
