@@ -110,9 +110,13 @@ class ContractPlugin(Plugin):
         await asyncio.Event().wait()
         raise AssertionError("the event is never set")
 
+    async def on_cancel(self, payload: Any, context: Any, extensions: Any) -> PluginResult[Any]:
+        """End as if somebody had cancelled it."""
+        raise asyncio.CancelledError
+
     async def on_echo(self, payload: Any, context: PluginContext, extensions: Any) -> PluginResult[Any]:
         """Give the answer of this very call, after letting others overtake."""
-        for _ in range(payload.args["turns"]):
+        for _ in range(int(payload.args["turns"])):
             await asyncio.sleep(0)
         context.set_state("number", payload.args["number"])
         return PluginResult(metadata={"number": payload.args["number"]})
