@@ -1,7 +1,7 @@
 """Finds what is written in digits: cards, social security numbers, IPv4 addresses.
 
 The text is read once for islands, where only digits and separators stand. `Shapes` tells which parts of an island
-are worth a look; here their digits are judged, and what stands around them.
+are worth a look, and what must hold there; here check digits are judged, and the words before nine digits.
 """
 
 from __future__ import annotations
@@ -9,19 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from cpex.builtins.privacy.borders import stands_alone, within_number
-from cpex.builtins.privacy.checks import is_card, is_ipv4, is_ssn
+from cpex.builtins.privacy.checks import luhn
 from cpex.builtins.privacy.kinds import RANK, Candidate, PiiType
-from cpex.builtins.privacy.shapes import Shapes, Window
+from cpex.builtins.privacy.shapes import Shapes
+from cpex.builtins.privacy.windows import nine_fit
 
 __all__ = ["DigitFinder"]
 
-_ISLAND = re.compile(rb"0[0 .\x7f-]{6,}+")
-_BLANKS = b" .\x7f-"
+_ISLAND = re.compile(rb"0[0 .\x7f-]{5,}0")
 _SAYS_SSN = re.compile(
     r"(?:ssn|social security(?: number| no\.?)?)[\"']?\s?(?:[:=#]|is)?\s{0,3}[\"']?\Z", re.IGNORECASE
 )
-_CARD, _IP = RANK[PiiType.CARD], RANK[PiiType.IP]
+_CARD = RANK[PiiType.CARD]
 _BEFORE = 36
 """Characters before nine digits in which words may say that they are a social security number."""
 
@@ -44,51 +43,37 @@ class DigitFinder:
         """
         known, work_out = self._shapes.known, self._shapes.work_out
         for island in _ISLAND.finditer(shape):
-            run = island[0].rstrip(_BLANKS)
+            run = island[0]
             windows = known.get(run)
             if windows is None:
                 windows = work_out(run)
-            if windows:
-                _look(text, island.start(), windows, found)
-
-
-def _look(text: str, base: int, windows: tuple[Window, ...], found: list[Candidate]) -> None:
-    """Judge the windows of one island; the longest card from a place ends the search for others inside it."""
-    card_end = 0
-    for first, rank, last in windows:
-        start, end = base + first, base + last
-        if rank == _CARD:
-            if start < card_end or not is_card(_digits(text, start, end)) or not _may_be_card(text, start, end):
+            if not windows:
                 continue
-            card_end = end
-        elif rank == _IP:
-            if not is_ipv4(text[start:end]) or within_number(text, start, end, "."):
-                continue
-            if not stands_alone(text, start, end):
-                continue
-        elif not _may_be_ssn(text, start, end):
-            continue
-        found.append((start, rank, end))
+            base, card_end = island.start(), 0
+            for first, rank, last, fits in windows:
+                start, end = base + first, base + last
+                # The longest card from a place ends the search inside it.
+                if start < card_end or fits(text, start) is None:
+                    continue
+                if rank == _CARD:
+                    if not _is_checked(text[start:end]):
+                        continue
+                    card_end = end
+                elif fits is nine_fit and not _is_said_to_be_ssn(text, start):
+                    continue
+                found.append((start, rank, end))
 
 
-def _digits(text: str, start: int, end: int) -> str:
-    # Three replacements of what is mostly absent take less time than one translation.
-    return text[start:end].replace(" ", "").replace("-", "").replace("\u200b", "")
+def _is_checked(card: str) -> bool:
+    """Whether the check digit of a card number holds, which may have separators."""
+    if not card.isdigit():
+        # Three replacements of what is mostly absent take less time than one translation.
+        card = card.replace(" ", "").replace("-", "").replace("\u200b", "")
+    return luhn(card) and card != card[0] * len(card)
 
 
-def _may_be_card(text: str, start: int, end: int) -> bool:
-    """Whether nothing around the digits says that they are something else, a phone number with its `+` for one."""
-    if text[start - 1 : start] == "+" or within_number(text, start, end, "."):
-        return False
-    return stands_alone(text, start, end)
-
-
-def _may_be_ssn(text: str, start: int, end: int) -> bool:
-    """Whether groups of 3-2-4 digits stand alone, or the words before nine digits say what they are."""
-    if end - start == 9:
-        return is_ssn(text[start:end]) and _SAYS_SSN.search(text[max(0, start - _BEFORE) : start]) is not None
-    return (
-        is_ssn(text[start : start + 3] + text[start + 4 : start + 6] + text[start + 7 : end])
-        and stands_alone(text, start, end)
-        and not within_number(text, start, end)
-    )
+def _is_said_to_be_ssn(text: str, start: int) -> bool:
+    """Whether the words before a place say that what comes is a social security number."""
+    before = text[max(0, start - _BEFORE) : start]
+    plain = before.casefold()
+    return ("ssn" in plain or "social" in plain) and _SAYS_SSN.search(before) is not None

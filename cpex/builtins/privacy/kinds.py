@@ -33,7 +33,7 @@ RANK = {type_: rank for rank, type_ in enumerate(_TYPES)}
 """Place of a type in the list; the lower one wins."""
 
 # Half the time of calling the class, which would unpack and pack its arguments.
-_finding = Finding._make
+_new = tuple.__new__
 
 Candidate = tuple[int, int, int]
 """`(start, rank of the type, end)`: what recognisers add, in an order in which plain sorting settles overlaps."""
@@ -41,6 +41,9 @@ Candidate = tuple[int, int, int]
 
 def settled(candidates: list[Candidate]) -> list[Finding]:
     """The candidates in order, without those that overlap one of a type that goes before."""
+    if len(candidates) == 1:
+        start, rank, end = candidates[0]
+        return [_new(Finding, (start, end, _TYPES[rank]))]
     candidates.sort()
     findings: list[Finding] = []
     last_end, last_rank = 0, len(_TYPES)
@@ -49,6 +52,6 @@ def settled(candidates: list[Candidate]) -> list[Finding]:
             if rank >= last_rank:
                 continue
             findings.pop()
-        findings.append(_finding((start, end, _TYPES[rank])))
+        findings.append(_new(Finding, (start, end, _TYPES[rank])))
         last_end, last_rank = end, rank
     return findings

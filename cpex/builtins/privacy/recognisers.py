@@ -16,12 +16,10 @@ from cpex.builtins.privacy.folding import fold
 from cpex.builtins.privacy.kinds import RANK, Candidate, Finding, PiiType, settled
 from cpex.builtins.privacy.letters import emails, ibans, ipv6_addresses
 from cpex.builtins.privacy.phones import PhoneFinder
-from cpex.builtins.privacy.shapes import shape_of
+from cpex.builtins.privacy.shapes import DIGIT, shape_of
 
 __all__ = ["Recognisers", "is_ssn_key"]
 
-_HINT = re.compile(r"[0-9@:]")
-"""What every recogniser needs to see at least one of."""
 _SHORTEST = 6
 """Characters of the shortest finding, an address such as `a@b.co`."""
 _SSN_KEY = re.compile(r"(?:^|[^A-Za-z])(?i:ssn)(?![A-Za-z])|(?<=[a-z])S(?:SN|sn)(?![a-z])|(?i:social[ _-]?security)")
@@ -45,30 +43,30 @@ class Recognisers:
             text: Of any length; the time grows linearly with it.
             key: The key that the text stands under, if any: nine digits under `ssn` are a social security number.
         """
-        if len(text) < _SHORTEST or _HINT.search(text := fold(text)) is None:
+        if len(text) < _SHORTEST:
+            return []
+        text = fold(text)
+        shape = shape_of(text)
+        has_digit, has_at, has_colon = DIGIT in shape, "@" in text, ":" in text
+        if not (has_digit or has_at or has_colon):
             return []
         found: list[Candidate] = []
-        self._add(text, found)
-        if key and self._ssns and _is_keyed_ssn(text, key):
-            found.append((0, RANK[PiiType.SSN], len(text)))
+        if has_at and self._emails:
+            emails(text, found)
+        if has_colon and self._ips:
+            ipv6_addresses(text, found)
+        if has_digit:
+            if self._ibans:
+                shape = ibans(text, shape, found)
+            if self._digits.wanted:
+                self._digits.find(text, shape, found)
+            if key and self._ssns and _is_keyed_ssn(text, key):
+                found.append((0, RANK[PiiType.SSN], len(text)))
         findings = settled(found) if found else []
-        if self._phones is None:
+        if self._phones is None or not has_digit:
             return findings
         phones = [(start, RANK[PiiType.PHONE], end) for start, end in self._phones.find(_without(text, findings))]
         return settled(found + phones) if phones else findings
-
-    def _add(self, text: str, found: list[Candidate]) -> None:
-        """Add what the recognisers of all types but phone numbers find."""
-        if self._emails and "@" in text:
-            emails(text, found)
-        if self._ips and ":" in text:
-            ipv6_addresses(text, found)
-        if self._ibans or self._digits.wanted:
-            shape = shape_of(text)
-            if self._ibans:
-                ibans(text, shape, found)
-            if self._digits.wanted:
-                self._digits.find(text, shape, found)
 
 
 def _is_keyed_ssn(text: str, key: str) -> bool:

@@ -10,12 +10,14 @@ import re
 from collections.abc import Collection, Iterator
 
 from cpex.builtins.privacy.kinds import RANK, PiiType
+from cpex.builtins.privacy.windows import MAX_CARD, MIN_CARD, Fits, card_fits, ipv4_fits, nine_fit, ssn_fits
 
-__all__ = ["DIGIT", "JOINT", "LETTER", "Shapes", "Window", "shape_of"]
+__all__ = ["DIGIT", "JOINT", "LETTER", "OTHER", "Shapes", "Window", "shape_of"]
 
 DIGIT, LETTER, JOINT = b"0", b"A", b"\x7f"
 """What a shape has for a digit, for an ASCII letter or underscore, and for an invisible character between digits."""
-_OTHER = b"?"
+OTHER = b"?"
+"""What it has for all that is neither of these nor a separator."""
 _KEPT = b" .-:" + JOINT
 _CLASSES = (
     bytes(
@@ -25,10 +27,10 @@ _CLASSES = (
         if chr(code).isalpha() or code == ord("_")
         else code
         if code in _KEPT
-        else ord(_OTHER)
+        else ord(OTHER)
         for code in range(128)
     )
-    + _OTHER * 128
+    + OTHER * 128
 )
 
 _MAX_SHAPES = 2048
@@ -36,15 +38,14 @@ _MAX_REMEMBERED = 48
 """Characters of the longest shape that is remembered; others are worked out each time."""
 _GROUP = re.compile(rb"0+")
 _CARD_RUN = re.compile(rb"0{4}(?:[ \x7f-]?0){8,}+")
-_MIN_CARD, _MAX_CARD = 12, 19
-"""Digits."""
 _SSN = re.compile(rb"(?=000([ .\x7f-])00\1(0000))")
 _NINE = re.compile(rb"0{9}(?!0)")
 _IPV4 = re.compile(rb"0{1,3}(?:\.0{1,3}){3}")
 
 
-Window = tuple[int, int, int]
-"""`(offset of the start, rank of the type, offset of the end)`: a part of a run that could be personal data."""
+Window = tuple[int, int, int, Fits]
+"""`(offset of the start, rank of the type, offset of the end, what must hold there)`: a part of a run that could be
+personal data."""
 _CARD, _SSN_RANK, _IP = RANK[PiiType.CARD], RANK[PiiType.SSN], RANK[PiiType.IP]
 
 
@@ -80,10 +81,10 @@ class Shapes:
             yield from _cards(shape)
         if PiiType.SSN in self._types:
             if _NINE.match(shape):
-                yield 0, _SSN_RANK, 9
-            yield from ((match.start(), _SSN_RANK, match.end(2)) for match in _SSN.finditer(shape))
+                yield 0, _SSN_RANK, 9, nine_fit
+            yield from ((match.start(), _SSN_RANK, match.end(2), ssn_fits) for match in _SSN.finditer(shape))
         if PiiType.IP in self._types:
-            yield from ((match.start(), _IP, match.end()) for match in _IPV4.finditer(shape))
+            yield from ((match.start(), _IP, match.end(), ipv4_fits) for match in _IPV4.finditer(shape))
 
 
 def _cards(shape: bytes) -> Iterator[Window]:
@@ -92,9 +93,14 @@ def _cards(shape: bytes) -> Iterator[Window]:
         groups = [match.span() for match in _GROUP.finditer(shape, run.start(), run.end())]
         for first, (start, end) in enumerate(groups):
             digits = 0
-            for group in groups[first : first + _MAX_CARD] if end - start >= 4 else ():
+            for group in groups[first : first + MAX_CARD] if end - start >= 4 else ():
                 digits += group[1] - group[0]
-                if digits > _MAX_CARD:
+                if digits > MAX_CARD:
                     break
-                if digits >= _MIN_CARD:
-                    yield start, _CARD, group[1]
+                if digits >= MIN_CARD and not _in_fraction(shape, start, group[1]):
+                    yield start, _CARD, group[1], card_fits(digits, grouped=group[1] - start > digits)
+
+
+def _in_fraction(shape: bytes, start: int, end: int) -> bool:
+    """Whether the digits are a part of something like `0.114946`; at the ends of the run the text will tell."""
+    return shape[max(0, start - 2) : start] == b"0." or shape[end : end + 2] == b".0"

@@ -23,11 +23,13 @@ def test_a_shape_has_one_byte_for_each_character() -> None:
         (b"000000000", ((0, SSN, 9),)),
         (b"10.20.30.40".translate(bytes.maketrans(b"1234", b"0000")), ((0, IP, 11),)),
         (b"0000000000000000", ((0, CARD, 16),)),
+        (b"0.000000000000000", ()),
+        (b"0000000000000.00", ()),
         (b"0000 0000 0000 0000 00", ((0, CARD, 22), (0, CARD, 19), (0, CARD, 14), (5, CARD, 22), (5, CARD, 19))),
     ],
 )
 def test_a_shape_tells_what_is_worth_a_look(shape: bytes, windows: tuple[tuple[int, int, int], ...]) -> None:
-    assert Shapes(list(PiiType)).work_out(shape) == windows
+    assert tuple(window[:3] for window in Shapes(list(PiiType)).work_out(shape)) == windows
 
 
 def test_only_the_types_asked_for_are_worked_out() -> None:
