@@ -28,6 +28,8 @@ from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginErrorModel
 from cpex.framework.pipeline.background import Background, is_interrupt
 from cpex.framework.pipeline.call import ExecutionContext
+from cpex.framework.pipeline.decision import outcome_of
+from cpex.framework.pipeline.failures import timeout_text
 from cpex.framework.pipeline.phases import go_on, walk
 from cpex.framework.pipeline.plan import Observer, Step
 from cpex.framework.pipeline.relay import Relay, Turn
@@ -304,7 +306,7 @@ async def _run_all(
 def _failed(call: ExecutionContext, turn: _Background, error: BaseException) -> None:
     step, late = turn.step, isinstance(error, DeadlineReached)
     failure = turn.failure = (
-        PluginErrorModel(message=call.timeout_text(step), plugin_name=step.name, code="plugin_timeout")
+        PluginErrorModel(message=timeout_text(call, step), plugin_name=step.name, code="plugin_timeout")
         if late
         else convert_exception_to_error(error, step.name)
     )
@@ -322,7 +324,7 @@ def tell_observers(call: ExecutionContext, background: Background, error: BaseEx
     if not observers:
         return
     redaction = Redaction.of(call, background)
-    outcome = call.outcome(error)
+    outcome = outcome_of(call, error)
     for observer in observers:
         start = functools.partial(_tell, outcome, observer, redaction, background)
         background.spawn(start, f"outcome:{observer.name}")

@@ -10,7 +10,9 @@ from cpex.framework.errors import PluginViolationError
 from cpex.framework.models.context import PluginContext
 from cpex.framework.models.lazy import raw_dict
 from cpex.framework.models.mode import OnError
+from cpex.framework.pipeline.answers import take_answer
 from cpex.framework.pipeline.call import ExecutionContext
+from cpex.framework.pipeline.failures import take_failure
 from cpex.framework.pipeline.plan import Step
 from cpex.framework.pipeline.relay import Relay, Turn
 from cpex.framework.pipeline.turns import is_plain_allow, is_ready
@@ -198,16 +200,16 @@ async def _run_race(race: _Race) -> None:
 def _count(call: ExecutionContext, turn: _Turn) -> None:
     """Let a turn that ended have its effect; raises when its failure ends the call."""
     if turn.error is not None:
-        call.failed(turn.step, turn.error, turn.duration_ns)
+        take_failure(call, turn.step, turn.error, turn.duration_ns)
         return
     assert turn.result is not None  # it ended, and not with an error
     if is_plain_allow(turn.result):
         call.trail.append((turn.step, turn.duration_ns))
     else:
         try:
-            call.answered(turn.step, None, turn.result, turn.duration_ns)
+            take_answer(call, turn.step, None, turn.result, turn.duration_ns)
         # A change that cannot be is the plugin's failure.
         except Exception as error:
-            call.failed(turn.step, error, turn.duration_ns)
+            take_failure(call, turn.step, error, turn.duration_ns)
     if call.watched:
         call.engine.disabled.passed(turn.step)

@@ -20,6 +20,7 @@ from cpex.framework.pipeline.aftermath import start_background, tell_observers
 from cpex.framework.pipeline.background import Background
 from cpex.framework.pipeline.call import ExecutionContext
 from cpex.framework.pipeline.concurrent import run_concurrent
+from cpex.framework.pipeline.decision import merged_result, violation_exception
 from cpex.framework.pipeline.disabling import Disabled
 from cpex.framework.pipeline.phases import go_on, walk
 from cpex.framework.pipeline.plan import HookPlan, compile_plan
@@ -108,13 +109,13 @@ class Executor:
             self._close(call, error)
             raise
         if call.halted_by is not None and violations_as_exceptions:
-            violation = call.violation_exception()
+            violation = violation_exception(call)
             self._close(call, None)
             raise violation
         tasks = start_background(call, self.background) if plan.background else None
         if plan.observers or tracer is not None:
             self._close(call, None)
-        return call.result(tasks), call.table
+        return merged_result(call, tasks), call.table
 
     def _close(self, call: ExecutionContext, error: BaseException | None) -> None:
         """What every exit does: complete the failure's records, tell the observers, close the chain span."""

@@ -12,7 +12,9 @@ from cpex.framework.memory.views import OWN_DICTIONARY, SOLE_REFERENCE, base_of,
 from cpex.framework.models.context import PluginContext
 from cpex.framework.models.copying import copy_tree
 from cpex.framework.models.lazy import PENDING, raw_dict, set_raw_dict
+from cpex.framework.pipeline.answers import take_answer
 from cpex.framework.pipeline.call import ExecutionContext
+from cpex.framework.pipeline.failures import take_failure
 from cpex.framework.pipeline.plan import Step
 from cpex.framework.pipeline.stepping import ENDED, Stepper, carry_on
 from cpex.framework.pipeline.turns import PLAIN_ALLOWS, is_plain_allow, is_ready, opened
@@ -117,7 +119,7 @@ def walk(call: ExecutionContext, steps: Iterator[Step], now: int) -> Waiting | N
             if plain:
                 trail.append((step, now - started))
             else:
-                call.answered(step, view, result, now - started)
+                take_answer(call, step, view, result, now - started)
         except BaseException as error:
             now = elapsed_ns()
             settle(view)
@@ -163,7 +165,7 @@ def _take_in(call: ExecutionContext, turn: Waiting, result: Any) -> None:
     if is_plain_allow(result):
         call.trail.append((turn.step, duration_ns))
     else:
-        call.answered(turn.step, turn.view, result, duration_ns)
+        take_answer(call, turn.step, turn.view, result, duration_ns)
 
 
 def _hand_over(call: ExecutionContext, step: Step, context: PluginContext, span: str | None, result: Any) -> None:
@@ -188,7 +190,7 @@ def _fail(
         _put(call.table, call.request_id + step.uuid, context)
     answered = isinstance(error, PluginViolationError)
     try:
-        call.failed(step, error, duration_ns)
+        take_failure(call, step, error, duration_ns)
     finally:
         # Its traceback refers to this frame: a cycle that would keep the call alive.
         del error

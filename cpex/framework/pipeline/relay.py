@@ -19,7 +19,8 @@ from cpex.framework.models.context import PluginContext
 from cpex.framework.models.copying import copy_tree
 from cpex.framework.models.lazy import PENDING, raw_dict, set_raw_dict
 from cpex.framework.models.result import PluginResult
-from cpex.framework.pipeline.call import ExecutionContext, foreign_result
+from cpex.framework.pipeline.answers import foreign_result
+from cpex.framework.pipeline.call import ExecutionContext
 from cpex.framework.pipeline.plan import Step
 from cpex.framework.pipeline.stepping import ENDED, Stepper, carry_on
 from cpex.framework.pipeline.turns import PLAIN_ALLOWS, opened

@@ -14,7 +14,8 @@ from cpex.framework.memory.views import state_changes
 from cpex.framework.models.context import GlobalContext, PluginContext
 from cpex.framework.models.mode import OnError, PluginMode
 from cpex.framework.models.result import PluginErrorModel, PluginResult, PluginViolation
-from cpex.framework.pipeline.call import RESERVED_INTERNAL_METADATA_KEYS, foreign_result
+from cpex.framework.pipeline.answers import foreign_result
+from cpex.framework.pipeline.call import RESERVED_INTERNAL_METADATA_KEYS
 from cpex.framework.pipeline.disabling import Disabled
 from cpex.framework.pipeline.plan import Step, compile_step
 from cpex.framework.pipeline.stepping import DeadlineReached, carry_on

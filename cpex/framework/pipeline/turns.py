@@ -9,6 +9,7 @@ from cpex.framework.models.lazy import raw_dict
 from cpex.framework.models.mode import ControlExecutionStatus
 from cpex.framework.models.result import PluginResult
 from cpex.framework.pipeline.call import ExecutionContext
+from cpex.framework.pipeline.failures import out_of_time
 from cpex.framework.pipeline.plan import Step
 
 PLAIN_ALLOWS = (
@@ -25,7 +26,7 @@ def is_ready(call: ExecutionContext, step: Step) -> bool:
         PluginError: The time of the whole call is over.
     """
     if call.past_deadline():
-        raise call.out_of_time(step, 0)
+        raise out_of_time(call, step, 0)
     return admitted(call, step)
 
 
