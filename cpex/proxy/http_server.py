@@ -12,6 +12,7 @@ import contextlib
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -43,17 +44,17 @@ logger = logging.getLogger(__name__)
 MAX_SESSIONS = 1000
 BACKLOG = 1024
 """Connections that wait to be accepted."""
+FAREWELL_S = 2.0
+"""Seconds in which clients must have read their last answers."""
 IDLE_S = 30 * 60
 """Seconds after which a session ends in which nothing is asked and no stream is open."""
 
-RunSession = Callable[[Connection], Awaitable[None]]
+RunSession = Callable[[Connection, Callable[[], None]], Awaitable[None]]
+"""Serves one client until it leaves, or no server is left; calls what it is given when it will read no more."""
 
 
 async def serve_clients(host: str, port: int, run_session: RunSession) -> None:
     """Serve until cancelled.
-
-    Args:
-        run_session: Serves one client until it leaves.
 
     Raises:
         OSError: The address cannot be listened on.
@@ -84,7 +85,7 @@ class _Sessions:
     def __init__(self, config: MCPServerConfig, run_session: RunSession) -> None:
         self._security = names_answered_to(config)
         self._run_session = run_session
-        self._open: dict[str, tuple[StreamableHTTPServerTransport, asyncio.Task[None]]] = {}
+        self._open: dict[str, _Open] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request of HTTP."""
@@ -100,9 +101,8 @@ class _Sessions:
         elif (session := self._open.get(id)) is None:
             await _refusal(404, INVALID_REQUEST, "there is no such session")(scope, receive, send)
         else:
-            transport, _ = session
-            await transport.handle_request(scope, receive, send)
-            if transport.is_terminated:
+            await session.handle(scope, receive, send)
+            if session.transport.is_terminated:
                 await self._end(id)
 
     async def _begin(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -110,10 +110,9 @@ class _Sessions:
             await _refusal(503, INVALID_REQUEST, "too many sessions are open")(scope, receive, send)
             return
         id = uuid.uuid4().hex
-        transport = StreamableHTTPServerTransport(id, security_settings=self._security, idle_timeout=IDLE_S)
-        ready = asyncio.Event()
-        task = asyncio.create_task(self._serve(id, transport, ready))
-        self._open[id] = (transport, task)
+        session = _Open(StreamableHTTPServerTransport(id, security_settings=self._security, idle_timeout=IDLE_S))
+        session.task = asyncio.create_task(self._serve(id, session))
+        self._open[id] = session
         status = 500
 
         async def noting(message: Any) -> None:
@@ -123,36 +122,75 @@ class _Sessions:
             await send(message)
 
         try:
-            await ready.wait()
-            await transport.handle_request(scope, receive, noting)
+            await session.ready.wait()
+            await session.handle(scope, receive, noting)
         finally:
             # Only a handshake opens a session; whatever else came without one leaves nothing behind.
             if status >= 400:
                 await self._end(id)
 
-    async def _serve(self, id: str, transport: StreamableHTTPServerTransport, ready: asyncio.Event) -> None:
+    async def _serve(self, id: str, session: _Open) -> None:
+        transport = session.transport
         try:
             async with transport.connect() as (incoming, outgoing):
-                ready.set()
+                session.ready.set()
                 with transport.idle_scope or contextlib.nullcontext():
-                    await self._run_session(_HttpClient(incoming, outgoing))
+                    # Whoever asks while it is taken down is told that there is no such session, and begins anew.
+                    await self._run_session(_HttpClient(incoming, outgoing), lambda: self._closed(id))
+                # Its servers have ended: whoever has asked is told so before the streams are closed.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(FAREWELL_S):
+                        await session.answered.wait()
         except Exception:
             logger.exception("A session of the proxy failed")
         finally:
-            ready.set()
-            self._open.pop(id, None)
+            session.ready.set()
+            self._closed(id)
             with anyio.CancelScope(shield=True):
                 await transport.terminate()
 
+    def _closed(self, id: str) -> None:
+        self._open.pop(id, None)
+
     async def _end(self, id: str) -> None:
-        _, task = self._open.pop(id, (None, None))
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+        session = self._open.pop(id, None)
+        if session is not None and session.task is not None:
+            session.task.cancel()
+            await asyncio.wait([session.task])
 
     async def close(self) -> None:
         """End every session."""
         await asyncio.gather(*(self._end(id) for id in list(self._open)))
+
+
+@dataclass(eq=False)
+class _Open:
+    """A session that is open."""
+
+    transport: StreamableHTTPServerTransport
+    task: asyncio.Task[None] | None = None
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set while no response to a POST is being written."""
+    posts: int = 0
+
+    def __post_init__(self) -> None:
+        """Nothing was asked yet."""
+        self.answered.set()
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request of this session."""
+        if scope["method"] != "POST":
+            await self.transport.handle_request(scope, receive, send)
+            return
+        self.posts += 1
+        self.answered.clear()
+        try:
+            await self.transport.handle_request(scope, receive, send)
+        finally:
+            self.posts -= 1
+            if not self.posts:
+                self.answered.set()
 
 
 class _HttpClient:

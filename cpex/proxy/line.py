@@ -14,6 +14,8 @@ from cpex.proxy.port import Connection, Message, RequestId, id_of
 __all__ = ["Line", "ProgressToken", "progress_token"]
 
 ProgressToken = int | str
+_FAREWELL_S = 1.0
+"""Seconds for telling a server that nobody waits any more."""
 
 
 class Line:
@@ -77,8 +79,10 @@ class Line:
         return _result_of(message, self.name)
 
     async def _give_up(self, id: RequestId, told: dict[str, Any]) -> None:
-        with contextlib.suppress(AnswerError):
-            await self.notify("notifications/cancelled", {**told, "requestId": id})
+        # Whoever waits for the error must not wait for a server that takes nothing any more.
+        with contextlib.suppress(AnswerError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_S):
+                await self.notify("notifications/cancelled", {**told, "requestId": id})
 
     async def notify(self, method: str, params: Any) -> None:
         """Tell.

@@ -7,11 +7,13 @@ Source: docs/proxy.md, "What passes through".
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from cpex.proxy.errors import INVALID_PARAMS, METHOD_NOT_FOUND, AnswerError
+from cpex.proxy.errors import INTERNAL, INVALID_PARAMS, METHOD_NOT_FOUND, AnswerError
 from cpex.proxy.guarding import GUARDED, LISTS, Guarding
 from cpex.proxy.line import Line, ProgressToken, progress_token
 from cpex.proxy.port import RequestId
@@ -28,6 +30,8 @@ _KNOWN = frozenset(
     }
 )
 """Methods that pass, and in which plugins have no say."""
+_LIMITED = frozenset({*GUARDED, *LISTS, *_KNOWN})
+"""Methods that are answered in one go. A handshake may wait for a server's installation, other methods for anything."""
 
 
 @dataclass(eq=False)
@@ -55,7 +59,7 @@ class Operations:
         """Set up.
 
         Args:
-            timeout_s: Seconds that a server may take for a call or a list without reporting progress.
+            timeout_s: Seconds that a server may take for its answer without reporting progress.
         """
         self._routes = routes
         self._guarding = guarding
@@ -93,12 +97,14 @@ class Operations:
         return await self._pass(call)
 
     async def _pass(self, call: Call) -> dict[str, Any]:
-        results = [await self._ask(call, line, params) for line, params in self._routes.of(call.method, call.params)]
+        asked = self._routes.of(call.method, call.params)
+        results = [await self._ask(call, line, params) for line, params in asked]
         # Asked of several, it is a request without a result of its own.
         return results[0]
 
-    async def _ask(self, call: Call, line: Line, params: Any, timeout_s: float | None = None) -> dict[str, Any]:
+    async def _ask(self, call: Call, line: Line, params: Any) -> dict[str, Any]:
         call.line = line
+        timeout_s = self._timeout_s if call.method in _LIMITED else None
         return await line.request(call.method, params, about=call.id, timeout_s=timeout_s, cancelled=call.cancelled)
 
     async def _use(self, call: Call) -> dict[str, Any]:
@@ -106,7 +112,7 @@ class Operations:
         [(line, params)] = self._routes.of(call.method, call.params)
 
         async def forward(ready: dict[str, Any]) -> dict[str, Any]:
-            return await self._ask(call, line, ready, self._timeout_s)
+            return await self._ask(call, line, ready)
 
         result = await self._guarding.use(call.method, params, line.name, forward)
         self._routes.learn(line, call.method, result)
@@ -119,18 +125,14 @@ class Operations:
 
     async def _list(self, call: Call) -> dict[str, Any]:
         listing = LISTS[call.method]
+        asked = self._routes.pages(call.method, call.params)
+        answers = await _all(self._page(call, line, params) for line, params in asked)
         pages: list[tuple[Line, dict[str, Any]]] = []
-        failures: list[AnswerError] = []
-        for line, params in self._routes.pages(call.method, call.params):
-            try:
-                page = await self._ask(call, line, params, self._timeout_s)
-            except AnswerError as error:
-                failures.append(error)
+        failures = [each for each in answers if isinstance(each, AnswerError)]
+        for (line, _), page in zip(asked, answers, strict=True):
+            if isinstance(page, AnswerError):
                 continue
-            found = page.get(listing.field)
-            if not isinstance(found, list):
-                failures.append(AnswerError.of(INVALID_PARAMS, f"server `{line.name}` answered with no list"))
-                continue
+            found = page[listing.field]
             self._routes.learn(line, call.method, page)
             shown = await self._guarding.show(call.method, found, line.name)
             pages.append((line, page if shown is found else {**page, listing.field: shown}))
@@ -140,19 +142,39 @@ class Operations:
             logger.warning("A list is incomplete: %s", failure)
         return self._routes.joined(listing.field, pages)
 
+    async def _page(self, call: Call, line: Line, params: Any) -> dict[str, Any]:
+        page = await self._ask(call, line, params)
+        if not isinstance(page.get(LISTS[call.method].field), list):
+            raise AnswerError.of(INTERNAL, f"server `{line.name}` answered `{call.method}` with no list")
+        return page
+
     async def _initialize(self, call: Call) -> dict[str, Any]:
-        results: list[tuple[Line, dict[str, Any]]] = []
-        failures: list[AnswerError] = []
-        for line in self._routes.lines:
-            try:
-                results.append((line, await self._ask(call, line, call.params)))
-            except AnswerError as error:
-                failures.append(error)
+        lines = self._routes.lines
+        answers = await _all(self._ask(call, line, call.params) for line in lines)
+        results = [(line, each) for line, each in zip(lines, answers, strict=True) if isinstance(each, dict)]
+        failures = [each for each in answers if isinstance(each, AnswerError)]
         if not results:
             raise failures[0]
         for failure in failures:
             logger.warning("The session goes on without a server: %s", failure)
         return self._routes.greeting(results)
+
+
+async def _all(asked: Iterable[Coroutine[Any, Any, dict[str, Any]]]) -> list[dict[str, Any] | AnswerError]:
+    """What servers answer that are asked at the same time, each with its result or its error."""
+
+    async def answer_of(one: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | AnswerError:
+        try:
+            return await one
+        except AnswerError as error:
+            return error
+
+    coroutines = list(asked)
+    if len(coroutines) == 1:
+        return [await answer_of(coroutines[0])]
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(answer_of(each)) for each in coroutines]
+    return [task.result() for task in tasks]
 
 
 def _require_object(call: Call) -> None:

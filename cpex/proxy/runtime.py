@@ -61,7 +61,10 @@ async def serve(settings: ProxySettings) -> None:
         OSError: The address cannot be listened on.
         PluginLoadError: Plugins did not start.
         ServerLost: The servers ended before the client at standard input and output left.
+        ValueError: Servers could never be connected to as the environment is.
     """
+    for upstream in settings.upstreams:
+        upstream.check()
     if settings.listen is None:
         await _serve_pipes(settings)
         return
@@ -69,8 +72,8 @@ async def serve(settings: ProxySettings) -> None:
 
     async with _running(settings.config) as manager:
 
-        async def run_session(client: Connection) -> None:
-            await Session(client, settings.upstreams, session_maker(manager, settings)).run()
+        async def run_session(client: Connection, over: Callable[[], None]) -> None:
+            await Session(client, settings.upstreams, session_maker(manager, settings), over).run()
 
         await serve_clients(*settings.listen, run_session)
 

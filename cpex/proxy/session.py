@@ -44,13 +44,19 @@ class Session:
     """What lies between one client and its servers."""
 
     def __init__(
-        self, client: Connection, upstreams: Sequence[Upstream], operations: Callable[[Sequence[Line]], Operations]
+        self,
+        client: Connection,
+        upstreams: Sequence[Upstream],
+        operations: Callable[[Sequence[Line]], Operations],
+        over: Callable[[], None] | None = None,
     ) -> None:
         """Set up; nothing is connected yet.
 
         Args:
             operations: Makes what answers the client, given the connections to the servers.
+            over: Called when nothing more of the client will be read, and before anything is taken down.
         """
+        self._tell_over = over
         self._client = client
         self._upstreams = upstreams
         self._make_operations = operations
@@ -78,6 +84,8 @@ class Session:
                 readers.append(asyncio.create_task(self._read_client()))
                 await self._over.wait()
             finally:
+                if self._tell_over is not None:
+                    self._tell_over()
                 self._operations.close()
                 await _ended([*readers, *(task for task, _ in self._calls.values())])
         return " | ".join(line.reason for line in self._lines if not line.is_open) if self._is_left_alone() else ""

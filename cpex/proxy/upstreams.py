@@ -40,6 +40,13 @@ class Upstream(Protocol):
     def name(self) -> str:
         """What plugins know it by: the `server_id` of the request."""
 
+    def check(self) -> None:
+        """See before any client comes whether it could be connected to, as far as this machine knows.
+
+        Raises:
+            ValueError: It could not.
+        """
+
     def connect(self) -> AbstractAsyncContextManager[Connection]:
         """A connection of its own, closed with everything that belongs to it at the end of the block.
 
@@ -63,6 +70,9 @@ class ChildUpstream:
         """
         env = {key: value for key, value in os.environ.items() if not key.startswith("PLUGINS_")}
         return cls(name, ChildCommand(tuple(words), None, env))
+
+    def check(self) -> None:
+        """Whether it can be started is seen when it is."""
 
     def connect(self) -> AbstractAsyncContextManager[Connection]:
         """Start it."""
@@ -89,6 +99,13 @@ class UrlUpstream:
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"`{self.url}` is no address of a server; write https://HOST/PATH")
+
+    def check(self) -> None:
+        """See whether the environment's certificates can be used."""
+        from cpex.proxy.http_client import tls_context
+
+        if self.url.lower().startswith("https:"):
+            tls_context()
 
     def connect(self) -> AbstractAsyncContextManager[Connection]:
         """Open a session; nothing is sent before the client says something."""

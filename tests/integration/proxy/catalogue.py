@@ -1,0 +1,135 @@
+"""A server of the SDK with lists of several pages, which change, and with calls that never end.
+
+`python catalogue.py pipes`, or `http PORT`, or `https PORT CERTIFICATE KEY`. All sessions of a process share what it
+remembers of calls, so that one session may ask what became of another's.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any
+
+import anyio
+import mcp_types as types
+import uvicorn
+from mcp.server.lowlevel import Server
+from mcp.server.stdio import stdio_server
+
+SIZE, PAGE = 23, 10
+TOOLS = ("change", "hang", "heard", "die", "context")
+
+
+class Calls:
+    """What became of calls of `hang`."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.ended = 0
+        self.news = anyio.Event()
+
+    def tell(self) -> None:
+        self.news.set()
+        self.news = anyio.Event()
+
+
+calls = Calls()
+
+
+def page_of(params: types.PaginatedRequestParams | None) -> tuple[range, str | None]:
+    """Numbers of a page's entries, and the cursor of the next one."""
+    start = int(params.cursor) if params is not None and params.cursor is not None else 0
+    end = min(start + PAGE, SIZE)
+    return range(start, end), str(end) if end < SIZE else None
+
+
+async def list_tools(_: Any, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+    numbers, cursor = page_of(params)
+    names = [*(TOOLS if numbers.start == 0 else ()), *(f"tool-{number:02}" for number in numbers)]
+    tools = [types.Tool(name=name, input_schema={"type": "object"}) for name in names]
+    return types.ListToolsResult(tools=tools, next_cursor=cursor)
+
+
+async def list_prompts(_: Any, params: types.PaginatedRequestParams | None) -> types.ListPromptsResult:
+    numbers, cursor = page_of(params)
+    return types.ListPromptsResult(
+        prompts=[types.Prompt(name=f"prompt-{number:02}") for number in numbers], next_cursor=cursor
+    )
+
+
+async def list_resources(_: Any, params: types.PaginatedRequestParams | None) -> types.ListResourcesResult:
+    numbers, cursor = page_of(params)
+    listed = [types.Resource(uri=f"shelf://{NAME}/{number:02}", name=f"{number:02}") for number in numbers]
+    return types.ListResourcesResult(resources=listed, next_cursor=cursor)
+
+
+async def list_templates(_: Any, params: types.PaginatedRequestParams | None) -> types.ListResourceTemplatesResult:
+    numbers, cursor = page_of(params)
+    listed = [
+        types.ResourceTemplate(uri_template=f"box://{NAME}/{number:02}/{{item}}", name=f"{number:02}")
+        for number in numbers
+    ]
+    return types.ListResourceTemplatesResult(resource_templates=listed, next_cursor=cursor)
+
+
+async def read_resource(_: Any, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+    return types.ReadResourceResult(contents=[types.TextResourceContents(uri=params.uri, text=f"{NAME}: {params.uri}")])
+
+
+async def get_prompt(_: Any, params: types.GetPromptRequestParams) -> types.GetPromptResult:
+    text = types.TextContent(text=f"{NAME}: {params.name}")
+    return types.GetPromptResult(messages=[types.PromptMessage(role="user", content=text)])
+
+
+async def call_tool(ctx: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
+    args = params.arguments or {}
+    text = f"{NAME}: {params.name}"
+    if params.name == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if params.name == "hang":
+        calls.begun += 1
+        calls.tell()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            calls.ended += 1
+            calls.tell()
+    if params.name == "heard":
+        while calls.begun < args.get("begun", 0) or calls.ended < args.get("ended", 0):
+            await calls.news.wait()
+        text = f"{calls.begun} begun, {calls.ended} ended"
+    if params.name == "change":
+        await ctx.session.send_tool_list_changed()
+        await ctx.session.send_prompt_list_changed()
+        await ctx.session.send_resource_list_changed()
+        await ctx.session.send_resource_updated(f"shelf://{NAME}/00")
+    return types.CallToolResult(content=[types.TextContent(text=text)])
+
+
+NAME = os.environ.get("CATALOGUE", "one")
+server = Server(
+    "catalogue",
+    on_list_tools=list_tools,
+    on_call_tool=call_tool,
+    on_list_prompts=list_prompts,
+    on_get_prompt=get_prompt,
+    on_list_resources=list_resources,
+    on_list_resource_templates=list_templates,
+    on_read_resource=read_resource,
+)
+
+
+async def pipes() -> None:
+    async with stdio_server() as (read, write):
+        await server.run(read, write, server.create_initialization_options())
+
+
+async def http(port: str, certificate: str | None = None, key: str | None = None) -> None:
+    config = uvicorn.Config(server.streamable_http_app(), port=int(port), ssl_certfile=certificate, ssl_keyfile=key)
+    await uvicorn.Server(config).serve()
+
+
+if __name__ == "__main__":
+    way, *rest = sys.argv[1:]
+    anyio.run(pipes) if way == "pipes" else anyio.run(http, *rest)
