@@ -21,13 +21,43 @@ _EXACT = frozenset({str, bytes, type(None)})
 """Types of which equal values are alike."""
 # Whether a plugin kept its view is told by counting references where they are exact; elsewhere it counts as kept.
 _COUNTED = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
-SOLE_REFERENCE = 2 if _COUNTED else -1
-"""`getrefcount` of an object that nothing but one local variable refers to."""
-OWN_DICTIONARY = 3 if _COUNTED else -1
-"""The same of an instance dictionary that its instance and one local variable refer to."""
-_SOLE_ARGUMENT = 3 if _COUNTED else -1
-"""The same for an argument, which the caller's variable refers to as well."""
 getrefcount = getattr(sys, "getrefcount", lambda _: 0)
+
+
+# What an object that nobody else holds counts is measured, because interpreters differ: from 3.14 on, reading a local
+# variable and passing it on adds nothing.
+# SECURITY: each of these must measure the least that such an object ever counts. A number that is too high would take a
+# view that somebody holds for a free one; one that is too low only costs time.
+
+
+def _count_of_local() -> int:
+    value = object()
+    return int(getrefcount(value))
+
+
+def _count_of_own_dictionary() -> int:
+    values: dict[str, Any] = {}
+    owner = [values]
+    count = int(getrefcount(values))
+    owner.clear()
+    return count
+
+
+def _count_of_argument() -> int:
+    value = object()
+    return _count_of_passed(value)
+
+
+def _count_of_passed(value: object) -> int:
+    return int(getrefcount(value))
+
+
+SOLE_REFERENCE = _count_of_local() if _COUNTED else -1
+"""`getrefcount` of an object that nothing but one local variable refers to."""
+OWN_DICTIONARY = _count_of_own_dictionary() if _COUNTED else -1
+"""The same of an instance dictionary that its instance and one local variable refer to."""
+_SOLE_ARGUMENT = _count_of_argument() if _COUNTED else -1
+"""The same for an argument, which the caller's variable refers to as well."""
 
 
 class _PayloadFiller(tuple[LazyModel, dict[str, Any]]):
