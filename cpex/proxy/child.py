@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -78,6 +78,10 @@ class _ChildConnection:
 
     async def forget(self, id: RequestId) -> None:
         """Nothing waits on a pipe."""
+
+    def headers(self, id: RequestId) -> Mapping[str, str]:
+        """There are none."""
+        return {}
 
     def reason(self) -> str:
         """How it ended, with its last words."""

@@ -9,13 +9,14 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from cpex.framework.errors import GuardError, PayloadSizeError, PluginError, PluginViolationError, cause_text
+from cpex.framework.extensions import Extensions
 from cpex.framework.guard.facts import RequestFacts
 from cpex.framework.guard.operation import Operation
 from cpex.framework.guard.operations import PROMPT, RESOURCE, TOOL, Kind
@@ -28,7 +29,7 @@ from cpex.framework.models.context import GlobalContext
 from cpex.framework.models.result import PluginViolation
 from cpex.proxy.errors import INTERNAL, INVALID_PARAMS, AnswerError, denial_error, denied_result
 
-__all__ = ["GUARDED", "LISTS", "Guarded", "Guarding", "Listing"]
+__all__ = ["GUARDED", "LISTS", "Guarded", "Guarding", "Known", "Listing"]
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,15 @@ MAX_TASKS = 1000
 """Calls of one session that became tasks, and whose results may still be fetched."""
 Forward = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """Sends parameters to the server and gives its result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of one request, beside what is known of its session."""
+
+    server: str
+    metadata: dict[str, Any] = field(default_factory=dict)
+    extensions: Extensions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +114,7 @@ class Guarding:
         self._facts = facts
         self._late: dict[str, Operation] = {}
 
-    async def use(self, method: str, params: dict[str, Any], server: str, forward: Forward) -> dict[str, Any]:
+    async def use(self, method: str, params: dict[str, Any], known: Known, forward: Forward) -> dict[str, Any]:
         """Use a tool, a prompt or a resource between its hooks.
 
         Raises:
@@ -118,7 +128,7 @@ class Guarding:
             text = f"the parameters of `{method}` do not fit the protocol"
             raise AnswerError.of(INVALID_PARAMS, text) from error
         try:
-            return await self._perform(guarded, payload, method, params, server, forward)
+            return await self._perform(guarded, payload, method, params, known, forward)
         except PluginViolationError as denial:
             # Who asked for a task expects one or an error, not a result.
             return _told(guarded.kind if "task" not in params else None, denial)
@@ -126,10 +136,12 @@ class Guarding:
             raise _failure(error) from error
 
     async def _perform(
-        self, guarded: Guarded, payload: Any, method: str, params: dict[str, Any], server: str, forward: Forward
+        self, guarded: Guarded, payload: Any, method: str, params: dict[str, Any], known: Known, forward: Forward
     ) -> dict[str, Any]:
         facts = self._facts.copy()
-        facts["server_id"] = server
+        facts["server_id"] = known.server
+        facts["metadata"] = known.metadata
+        facts["extensions"] = known.extensions
         request = self._manager.request(**facts)
         operation = request.operation(guarded.kind, payload)
         try:
@@ -177,7 +189,7 @@ class Guarding:
             operation.failed(asyncio.CancelledError())
         self._late.clear()
 
-    async def show(self, method: str, found: list[dict[str, Any]], server: str) -> list[dict[str, Any]]:
+    async def show(self, method: str, found: list[dict[str, Any]], known: Known) -> list[dict[str, Any]]:
         """What of a list the client may see.
 
         Raises:
@@ -186,18 +198,18 @@ class Guarding:
         listing = LISTS[method]
         if not self._manager.is_watched(listing.hook):
             return found
-        facts = self._facts
+        facts, server = self._facts, known.server
         context = GlobalContext(
             request_id=uuid.uuid4().hex,
             user=facts.get("user"),
             tenant_id=facts.get("tenant_id"),
             server_id=server,
-            metadata={"session_id": facts.get("session_id")},
+            metadata={**known.metadata, "session_id": facts.get("session_id")},
         )
         try:
             payload = listing.payload(found)
             result, _ = await self._manager.invoke_hook(
-                listing.hook, payload, context, violations_as_exceptions=True, extensions=facts.get("extensions")
+                listing.hook, payload, context, violations_as_exceptions=True, extensions=known.extensions
             )
         except ValidationError as error:
             raise AnswerError.of(INTERNAL, f"server `{server}` answered `{method}` with what is no list") from error

@@ -128,6 +128,10 @@ class _HttpConnection:
     async def forget(self, id: RequestId) -> None:
         """A server of this side sends no requests that must be ended."""
 
+    def headers(self, id: RequestId) -> Mapping[str, str]:
+        """There are none."""
+        return {}
+
     def reason(self) -> str:
         """Why the session is over, where that is known: HTTP has no connection that could end."""
         return self._transport.lost

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +199,7 @@ class _HttpClient:
     def __init__(self, incoming: Any, outgoing: Any) -> None:
         self._incoming, self._outgoing = incoming, outgoing
         self._unanswered: dict[RequestId, Callable[[], Awaitable[None]]] = {}
+        self._headers: dict[RequestId, Mapping[str, str]] = {}
 
     async def receive(self) -> Message | None:
         """The next message of any of its requests."""
@@ -211,15 +212,22 @@ class _HttpClient:
             if not isinstance(item, SessionMessage):
                 continue
             message: Message = item.message.model_dump(mode="json", by_alias=True, exclude_unset=True)
-            end = item.metadata.on_request_unanswered if isinstance(item.metadata, ServerMessageMetadata) else None
-            if end is not None and (id := id_of(message)) is not None:
-                self._unanswered[id] = end
+            if "method" in message and (id := id_of(message)) is not None:
+                self._note(id, item.metadata)
             return message
+
+    def _note(self, id: RequestId, metadata: Any) -> None:
+        if isinstance(metadata, ServerMessageMetadata):
+            if metadata.on_request_unanswered is not None:
+                self._unanswered[id] = metadata.on_request_unanswered
+            if isinstance(metadata.request_context, Request):
+                self._headers[id] = dict(metadata.request_context.headers)
 
     async def send(self, message: Message, about: RequestId | None = None) -> None:
         """Write to the stream of a request, or to that for what belongs to none."""
         if "method" not in message and (id := id_of(message)) is not None:
             self._unanswered.pop(id, None)
+            self._headers.pop(id, None)
         metadata = ServerMessageMetadata(related_request_id=about)
         try:
             await self._outgoing.send(SessionMessage(jsonrpc_message_adapter.validate_python(message), metadata))
@@ -228,8 +236,13 @@ class _HttpClient:
 
     async def forget(self, id: RequestId) -> None:
         """End the response of a request that was cancelled."""
+        self._headers.pop(id, None)
         if (end := self._unanswered.pop(id, None)) is not None:
             await end()
+
+    def headers(self, id: RequestId) -> Mapping[str, str]:
+        """Of the POST that a request came by."""
+        return self._headers.get(id, {})
 
     def reason(self) -> str:
         """Clients leave by ending their session."""

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cpex.proxy.errors import INTERNAL, INVALID_PARAMS, METHOD_NOT_FOUND, AnswerError
-from cpex.proxy.guarding import GUARDED, LISTS, Guarding
+from cpex.proxy.guarding import GUARDED, LISTS, Guarding, Known
 from cpex.proxy.line import Line, ProgressToken, progress_token
 from cpex.proxy.port import RequestId
 from cpex.proxy.routes import Routes
+from cpex.proxy.told import Asker, Told, told_client
 
 __all__ = ["Call", "Operations"]
 
@@ -41,6 +42,8 @@ class Call:
     id: RequestId
     method: str
     params: Any
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Of the HTTP request that carried it."""
     cancelled: dict[str, Any] = field(default_factory=dict)
     """What the client says of its cancellation."""
     line: Line | None = None
@@ -64,6 +67,9 @@ class Operations:
         self._routes = routes
         self._guarding = guarding
         self._timeout_s = timeout_s
+        self._told = Told()
+        self._greeted = Asker()
+        """What the client said of itself in the handshake."""
         self._warned: set[str] = set()
 
     def close(self) -> None:
@@ -114,7 +120,10 @@ class Operations:
         async def forward(ready: dict[str, Any]) -> dict[str, Any]:
             return await self._ask(call, line, ready)
 
-        result = await self._guarding.use(call.method, params, line.name, forward)
+        asker = self._asker(call)
+        extensions = asker.extensions(self._told.of(call.method, params, line.name))
+        known = Known(line.name, asker.metadata(), extensions)
+        result = await self._guarding.use(call.method, params, known, forward)
         self._routes.learn(line, call.method, result)
         return result
 
@@ -125,6 +134,7 @@ class Operations:
 
     async def _list(self, call: Call) -> dict[str, Any]:
         listing = LISTS[call.method]
+        asker = self._asker(call)
         asked = self._routes.pages(call.method, call.params)
         answers = await _all(self._page(call, line, params) for line, params in asked)
         pages: list[tuple[Line, dict[str, Any]]] = []
@@ -134,7 +144,9 @@ class Operations:
                 continue
             found = page[listing.field]
             self._routes.learn(line, call.method, page)
-            shown = await self._guarding.show(call.method, found, line.name)
+            self._told.learn(line.name, listing.field, found)
+            known = Known(line.name, asker.metadata(), asker.extensions())
+            shown = await self._guarding.show(call.method, found, known)
             pages.append((line, page if shown is found else {**page, listing.field: shown}))
         if failures and not pages:
             raise failures[0]
@@ -150,6 +162,8 @@ class Operations:
 
     async def _initialize(self, call: Call) -> dict[str, Any]:
         lines = self._routes.lines
+        given = call.params if isinstance(call.params, dict) else {}
+        self._greeted = Asker({}, told_client(given.get("clientInfo")))
         answers = await _all(self._ask(call, line, call.params) for line in lines)
         results = [(line, each) for line, each in zip(lines, answers, strict=True) if isinstance(each, dict)]
         failures = [each for each in answers if isinstance(each, AnswerError)]
@@ -157,7 +171,13 @@ class Operations:
             raise failures[0]
         for failure in failures:
             logger.warning("The session goes on without a server: %s", failure)
-        return self._routes.greeting(results)
+        greeting = self._routes.greeting(results)
+        version = greeting.get("protocolVersion")
+        self._greeted = replace(self._greeted, protocol_version=version if isinstance(version, str) else None)
+        return greeting
+
+    def _asker(self, call: Call) -> Asker:
+        return replace(self._greeted, headers=call.headers)
 
 
 async def _all(asked: Iterable[Coroutine[Any, Any, dict[str, Any]]]) -> list[dict[str, Any] | AnswerError]:

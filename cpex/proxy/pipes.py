@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING
 
 from cpex.framework.external.mcp import messages
@@ -62,6 +62,10 @@ class _Pipes:
 
     async def forget(self, id: RequestId) -> None:
         """Nothing waits on a pipe."""
+
+    def headers(self, id: RequestId) -> Mapping[str, str]:
+        """There are none."""
+        return {}
 
     def reason(self) -> str:
         """The end of the input is how clients leave."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias
 
 from pydantic_core import PydanticSerializationError, to_json
@@ -32,6 +33,9 @@ class Connection(Protocol):
 
     async def forget(self, id: RequestId) -> None:
         """Take note that a request of the other end will not be answered, because it was cancelled."""
+
+    def headers(self, id: RequestId) -> Mapping[str, str]:
+        """The HTTP headers that a request of the other end came with, until it is answered; empty elsewhere."""
 
     def reason(self) -> str:
         """Why no more messages come; empty when the other end closed the connection in an orderly way."""

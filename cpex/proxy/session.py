@@ -130,7 +130,7 @@ class Session:
             text = "a request of this id is under way" if key in self._calls else "too many requests are under way"
             await self._send(_error(id, INVALID_REQUEST, text))
             return
-        call = Call(id, method, message.get("params"))
+        call = Call(id, method, message.get("params"), self._client.headers(id))
         task = asyncio.create_task(self._serve(call))
         self._calls[key] = (task, call)
         task.add_done_callback(lambda _: self._done(key))

@@ -68,7 +68,7 @@ def proxy(
             ProxySettings(config, upstreams, user=user, tenant_id=tenant, timeout_s=timeout, listen=place)
         )
 
-    run_until_stopped(serve, log_level)
+    run_until_stopped(serve, log_level, what="proxy")
 
 
 def _upstreams(

@@ -22,10 +22,13 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1", "[::1]"})
 """Hosts that only this machine reaches."""
 
 
-def run_until_stopped(serve: Callable[[], Awaitable[None]], log_level: str | None = None) -> None:
+def run_until_stopped(
+    serve: Callable[[], Awaitable[None]], log_level: str | None = None, *, what: str = "plugin server"
+) -> None:
     """Run a server until SIGINT or SIGTERM, then let it clean up.
 
     Args:
+        what: It is called in the log, should it fail by a fault of its own.
         log_level: Wins over `PLUGINS_LOG_LEVEL`; `PLUGINS_LOG_FORMAT` says what a line looks like.
 
     Raises:
@@ -46,7 +49,7 @@ def run_until_stopped(serve: Callable[[], Awaitable[None]], log_level: str | Non
             print(text if text.startswith("error") else f"error: {text}", file=sys.stderr)  # noqa: T201
         raise SystemExit(1) from None
     except Exception:
-        logger.exception("The plugin server failed")
+        logger.exception("The %s failed", what)
         raise SystemExit(1) from None
     raise SystemExit(0)
 

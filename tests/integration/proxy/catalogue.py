@@ -48,6 +48,9 @@ async def list_tools(_: Any, params: types.PaginatedRequestParams | None) -> typ
     numbers, cursor = page_of(params)
     names = [*(TOOLS if numbers.start == 0 else ()), *(f"tool-{number:02}" for number in numbers)]
     tools = [types.Tool(name=name, input_schema={"type": "object"}) for name in names]
+    for tool in tools[-len(numbers) :]:
+        tool.title = f"Tool {int(tool.name[-2:])}"
+        tool.annotations = types.ToolAnnotations(read_only_hint=True)
     return types.ListToolsResult(tools=tools, next_cursor=cursor)
 
 
