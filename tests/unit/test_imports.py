@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -140,6 +141,23 @@ def test_modules_of_the_engine_import_only_the_standard_library_and_pydantic() -
         if name.partition(".")[0] not in LIGHT_PACKAGES | sys.stdlib_module_names
     ]
     assert heavy == []
+
+
+def test_the_modules_of_the_engine_import_in_the_order_in_which_its_docstring_lists_them() -> None:
+    engine = "cpex.framework.pipeline"
+    listed = re.findall(
+        r"`(\w+)`", "".join(re.findall(r"^- (.*):", ast.get_docstring(MODULES[engine]) or "", re.MULTILINE))
+    )
+    inside = {name.removeprefix(f"{engine}."): tree for name, tree in MODULES.items() if name.startswith(f"{engine}.")}
+    assert sorted(listed) == sorted(inside)
+    forward = [
+        f"{module} imports {imported}"
+        for module, tree in inside.items()
+        for _, imported in imports(tree)
+        if imported.startswith(f"{engine}.")
+        and listed.index(imported.removeprefix(f"{engine}.")) > listed.index(module)
+    ]
+    assert forward == []
 
 
 def in_a_fresh_interpreter(code: str) -> Any:

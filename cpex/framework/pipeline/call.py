@@ -76,7 +76,7 @@ class PhaseState:
     transformed = False
     """Whether the transform phase is through."""
     redaction: Any = None
-    """What background work may see of the payload; belongs to `aftermath.py`."""
+    """What background work may see of the payload; belongs to `redaction.py`."""
 
     def __init__(self, payload: Any, extensions: Extensions | None) -> None:
         self.payload = payload

@@ -169,7 +169,7 @@ async def run_concurrent(call: ExecutionContext, pool: int) -> None:
 async def _run_alone(race: _Race) -> None:
     turn = race.turns[0]
     try:
-        if race.ahead() is not None:
+        if race.take_turns() is not None:
             await race.finish(turn)
     finally:
         turn.counted = turn.error is None or isinstance(turn.error, Exception)

@@ -16,14 +16,15 @@ from cpex.framework.models.context import GlobalContext, PluginContext, PluginCo
 from cpex.framework.models.mode import ControlExecutionStatus
 from cpex.framework.models.result import PluginResult
 from cpex.framework.observability import ObservabilityProvider, watch_engine
-from cpex.framework.pipeline.aftermath import start_background, tell_observers
 from cpex.framework.pipeline.background import Background
 from cpex.framework.pipeline.call import ExecutionContext
 from cpex.framework.pipeline.concurrent import run_concurrent
 from cpex.framework.pipeline.decision import merged_result, violation_exception
 from cpex.framework.pipeline.disabling import Disabled
-from cpex.framework.pipeline.phases import go_on, walk
+from cpex.framework.pipeline.fire_and_forget import start_background
+from cpex.framework.pipeline.observers import tell_observers
 from cpex.framework.pipeline.plan import HookPlan, compile_plan
+from cpex.framework.pipeline.serial import resume, walk
 from cpex.framework.pipeline.single import run_single
 from cpex.framework.pipeline.stepping import Stepper
 from cpex.framework.pipeline.tracing import tracer_for
@@ -101,7 +102,7 @@ class Executor:
             if plan.serial:
                 steps = iter(plan.serial)
                 if (waiting := walk(call, steps, call.started_ns)) is not None:
-                    await go_on(call, steps, waiting)
+                    await resume(call, steps, waiting)
             call.transformed = call.halted_by is None
             if plan.concurrent and call.halted_by is None:
                 await run_concurrent(call, self.execution_pool)

@@ -17,7 +17,6 @@ from cpex.framework.models.config import PluginConfig
 from cpex.framework.models.context import GlobalContext
 from cpex.framework.models.lazy import build
 from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
-from cpex.framework.models.payload import PluginPayload
 from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.utils import compile_conditions
 
@@ -216,4 +215,4 @@ def compile_step(hook: str, ref: HookRef) -> Step:
     )
 
 
-__all__ = ["HookPlan", "Observer", "PluginPayload", "Step", "compile_plan", "compile_step"]
+__all__ = ["HookPlan", "Observer", "Step", "compile_plan", "compile_step"]

@@ -117,14 +117,15 @@ class Relay(ABC, Generic[T]):
 
     async def run(self) -> None:
         """Take turns until none is left; while one waits, a successor takes the rest if there may be one."""
-        while (turn := self.ahead()) is not None:
+        while (turn := self.take_turns()) is not None:
             self.spawn()
             await self.finish(turn)
 
-    def ahead(self) -> T | None:
+    def take_turns(self) -> T | None:
         """Take turns until one has to wait, which is returned, or none is left.
 
-        What passes from turn to turn, and when, is as in the serial walk (`phases.py`).
+        Written out in one piece for its speed. What passes from turn to turn, and when, is as in the serial walk
+        (`serial.py`).
         """
         call, source, owed, noted, payload = self.call, self._source, self._owed, self.noted, self._payload
         special, tracer, idle = call.special, call.tracer, call.engine.idle_steppers
@@ -133,6 +134,7 @@ class Relay(ABC, Generic[T]):
         send, answer = stepper.send, stepper.answer
         view: Any = None
         context: Any = None
+        # Whether a turn's context may stand in the table already, for somebody to find.
         perhaps_entered = noted or owed is None
         allowed: list[T] = []
         now = elapsed_ns()

@@ -46,8 +46,12 @@ class Waiting:
         return self
 
 
-async def go_on(call: ExecutionContext, steps: Iterator[Step], turn: Waiting | None) -> None:
-    """Wait for the plugin whose turn it is, and take the rest of the walk, until one halts the call."""
+async def resume(call: ExecutionContext, steps: Iterator[Step], turn: Waiting | None) -> None:
+    """Wait for the plugin whose turn it is, and walk on from there, until none is left or one halts the call.
+
+    Raises:
+        PluginError: A plugin failed and its `on_error` is `fail`, or the call ran out of time.
+    """
     while turn is not None:
         try:
             left = call.seconds_for(turn.step, turn.started_ns)
@@ -69,9 +73,13 @@ def walk(call: ExecutionContext, steps: Iterator[Step], now: int) -> Waiting | N
         steps: Those that have not had their turns. Afterwards, those after the one that waits.
         now: When the first of them began, on the clock of `elapsed_ns`.
 
+    Raises:
+        PluginError: A plugin failed and its `on_error` is `fail`, or the call ran out of time.
+
     The loop is written out in one piece because it is the price of every guarded operation: an untouched view passes
     from plugin to plugin, a plain allow costs one short trail entry, and nothing is awaited that did not suspend.
     """
+    # In local variables: reading an attribute costs each turn more than these lines cost the call.
     source, owed, trail, special, tracer = call.source, call.owed, call.trail, call.special, call.tracer
     payload, idle = call.payload, call.engine.idle_steppers
     kind, base = type(payload), base_of(payload)
@@ -79,7 +87,7 @@ def walk(call: ExecutionContext, steps: Iterator[Step], now: int) -> Waiting | N
     send, answer = stepper.send, stepper.answer
     view: Any = None
     context: Any = None
-    # The instance dictionaries of the two.
+    # The instance dictionaries of the two. They tell whether a plugin has touched what it was handed.
     shown: dict[str, Any] = {}
     told: dict[str, Any] = {}
     span: str | None = None
@@ -131,6 +139,8 @@ def walk(call: ExecutionContext, steps: Iterator[Step], now: int) -> Waiting | N
             send, answer = stepper.send, stepper.answer
             view, context, special = None, None, call.special
             continue
+        # Nobody has looked into the context, and nobody but us holds it: the next plugin gets the same object, and the
+        # table only notes whose it was.
         if (
             (owed is not None and not special and len(told) == 1)
             and getrefcount(context) == SOLE_REFERENCE
@@ -140,6 +150,7 @@ def walk(call: ExecutionContext, steps: Iterator[Step], now: int) -> Waiting | N
         else:
             _hand_over(call, step, context, span, result)
             context = None
+        # The same for the view: as it was, and held by nobody else.
         if (
             (plain and base is not None and shown == base)
             and getrefcount(view) == SOLE_REFERENCE

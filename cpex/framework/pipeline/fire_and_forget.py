@@ -1,10 +1,4 @@
-"""What follows a decision, off the caller's path: fire-and-forget plugins, and plugins that want to know the outcome.
-
-Both see the final payload, in a snapshot taken before the caller goes on. When the call ended before its transform
-phase was through, that phase first runs here, on the snapshot, so that what a transform would have redacted reaches
-nobody's log. If a transform fails at that, the background plugins of the call are skipped and counted: an unredacted
-payload is worse than a missing line.
-"""
+"""The fire_and_forget phase: plugins that run after the decision, on a snapshot, off the caller's path."""
 
 from __future__ import annotations
 
@@ -12,102 +6,26 @@ import asyncio
 import functools
 import logging
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
-from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PluginViolationError, convert_exception_to_error
-from cpex.framework.memory.views import ContextSource, Views, snapshot_context, snapshot_global_context
+from cpex.framework.memory.views import ContextSource, snapshot_global_context
 from cpex.framework.models import _truncate_opt
 from cpex.framework.models.context import PluginContext
-from cpex.framework.models.copying import copy_tree
 from cpex.framework.models.lazy import raw_dict
-from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
-from cpex.framework.models.outcome import HookOutcome
+from cpex.framework.models.mode import ControlExecutionStatus, OnError
 from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginErrorModel
 from cpex.framework.pipeline.background import Background, is_interrupt
 from cpex.framework.pipeline.call import ExecutionContext
-from cpex.framework.pipeline.decision import outcome_of
 from cpex.framework.pipeline.failures import timeout_text
-from cpex.framework.pipeline.phases import go_on, walk
-from cpex.framework.pipeline.plan import Observer, Step
+from cpex.framework.pipeline.plan import Step
+from cpex.framework.pipeline.redaction import Redaction, RedactionFailed
 from cpex.framework.pipeline.relay import Relay, Turn
 from cpex.framework.pipeline.stepping import DeadlineReached
 from cpex.framework.pipeline.turns import admitted
 
 logger = logging.getLogger("cpex.framework.manager")
-
-
-class Redaction:
-    """The payload that background work may see: ready at once, or after the transform phase has run on it."""
-
-    def __init__(self, call: ExecutionContext, background: Background) -> None:
-        self._payload = copy_tree(call.payload)
-        self._task: asyncio.Task[Any] | None = None
-        self.possible = True
-        if call.plan.transforms and not _is_transformed(call):
-            self._task = background.spawn(functools.partial(_redact, _redacting(call, self._payload)), "redaction")
-            self.possible = self._task is not None
-
-    @classmethod
-    def of(cls, call: ExecutionContext, background: Background) -> Redaction:
-        """The one redaction of a call, for all that runs after its decision."""
-        if call.redaction is None:
-            call.redaction = cls(call, background)
-        shared: Redaction = call.redaction
-        return shared
-
-    async def payload(self) -> Any:
-        """The payload that may be shown; everyone who looks at it needs a view of their own.
-
-        Raises:
-            RedactionFailed: The payload must not be shown.
-        """
-        if self._task is not None:
-            # Shielded: one background task's end must not take the redaction from the others.
-            self._payload = await asyncio.shield(self._task)
-        if not self.possible or self._payload is _FAILED:
-            raise RedactionFailed
-        return self._payload
-
-
-def _is_transformed(call: ExecutionContext) -> bool:
-    """Whether the transform phase is through: the whole serial part is, or a plugin of the next phase had its turn."""
-    return call.transformed or any(record.mode is PluginMode.AUDIT for record in call.records())
-
-
-class RedactionFailed(Exception):
-    """The payload of a call that ended early could not be brought into the form that telemetry may see."""
-
-
-_FAILED: Any = object()
-
-
-def _redacting(call: ExecutionContext, payload: Any) -> ExecutionContext:
-    """A call of the transform phase alone, on snapshots taken now; nothing of it reaches the caller."""
-    host = snapshot_global_context(call.global_context)
-    plan = replace(call.plan, serial=call.plan.transforms, concurrent=(), background=(), observers=())
-    contexts = {
-        call.request_id + step.uuid: snapshot_context(call.table.get(call.request_id + step.uuid), host)
-        for step in plan.serial
-    }
-    return ExecutionContext(call.engine, plan, payload, host, contexts, call.extensions, None)
-
-
-async def _redact(inner: ExecutionContext) -> Any:
-    try:
-        steps = iter(inner.plan.serial)
-        await go_on(inner, steps, walk(inner, steps, elapsed_ns()))
-    # Whatever a transform raised has been logged where it was handled; here it only means "do not show".
-    except BaseException as error:
-        if is_interrupt(error):
-            raise
-        return _FAILED
-    bad = {ControlExecutionStatus.ERROR, ControlExecutionStatus.TIMEOUT, ControlExecutionStatus.DISABLED}
-    if any(record.status in bad for record in inner.records()):
-        return _FAILED
-    return inner.payload
 
 
 class _Background(Turn):
@@ -315,40 +233,3 @@ def _failed(call: ExecutionContext, turn: _Background, error: BaseException) -> 
     logger.error("Background plugin %s failed: %s", step.name, failure.message, exc_info=None if late else error)
     if step.on_error is OnError.DISABLE:
         call.engine.disabled.disable(step.name)
-
-
-def tell_observers(call: ExecutionContext, background: Background, error: BaseException | None) -> None:
-    """Tell the plugins that want to know what was finally decided."""
-    ran = {record.plugin_name for record in call.records() if record.status is not ControlExecutionStatus.DISABLED}
-    observers = [each for each in call.plan.observers if each.observes_all or each.name in ran]
-    if not observers:
-        return
-    redaction = Redaction.of(call, background)
-    outcome = outcome_of(call, error)
-    for observer in observers:
-        start = functools.partial(_tell, outcome, observer, redaction, background)
-        background.spawn(start, f"outcome:{observer.name}")
-
-
-async def _tell(outcome: HookOutcome, observer: Observer, redaction: Redaction, background: Background) -> None:
-    try:
-        payload = Views(await redaction.payload()).view()
-    except RedactionFailed:
-        # The outcome is still told (refunds depend on it), without what may not be shown.
-        payload = None
-        background.count_skipped(1)
-    try:
-        # An outcome of its own, as far as it can be changed.
-        own = replace(
-            outcome,
-            payload=payload,
-            violation=copy_tree(outcome.violation),
-            user=copy_tree(outcome.user),
-            executions=list(outcome.executions),
-        )
-        await observer.call(own)
-    # Plugin boundary; nobody else is there to whom a failure of any kind could go.
-    except BaseException as error:
-        if is_interrupt(error):
-            raise
-        logger.exception("Plugin %s failed in hook_completed", observer.name)
