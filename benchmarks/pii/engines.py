@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.pii.corpus import PHONE_REGIONS, Label, Sample
@@ -13,7 +14,10 @@ from benchmarks.pii.score import Find
 from cpex.builtins.privacy.kinds import PiiType
 from cpex.builtins.privacy.recognisers import Recognisers
 
-__all__ = ["ours", "presidio", "presidio_sentences"]
+__all__ = ["Search", "our_search", "ours", "presidio", "presidio_search", "presidio_sentences"]
+
+Search = Callable[[str], Sequence[Any]]
+"""From a text to what one side returns for it; what is timed."""
 
 _ENTITIES = {
     "card": ("CREDIT_CARD", "CreditCardRecognizer"),
@@ -27,19 +31,30 @@ _ENTITIES = {
 
 def ours(*types: str) -> Find:
     """Our recognisers for some types, in one run as the plugin uses them."""
-    recognisers = Recognisers([PiiType(type_) for type_ in types], PHONE_REGIONS)
-    return lambda text: [(finding.start, finding.end) for finding in recognisers.find(text)]
+    find = our_search(*types)
+    return lambda text: [(finding.start, finding.end) for finding in find(text)]
+
+
+def our_search(*types: str) -> Search:
+    """The same, with what it returns left as it is."""
+    return Recognisers([PiiType(type_) for type_ in types], PHONE_REGIONS).find
 
 
 def presidio(type_: str) -> Find:
     """Their recogniser for one type with its own settings; every result counts, however low its score."""
+    find = presidio_search(type_)
+    return lambda text: [(found.start, found.end) for found in find(text)]
+
+
+def presidio_search(type_: str) -> Search:
+    """The same, with what it returns left as it is."""
     from presidio_analyzer import predefined_recognizers
 
     # It warns about addresses of which its list of domains knows nothing, and so on, for each of them.
     logging.disable(logging.WARNING)
     entity, name = _ENTITIES[type_]
     recogniser: Any = getattr(predefined_recognizers, name)()
-    return lambda text: [(found.start, found.end) for found in recogniser.analyze(text, [entity], None)]
+    return lambda text: recogniser.analyze(text, [entity], None)
 
 
 def presidio_sentences(seed: int, count: int) -> list[Sample]:

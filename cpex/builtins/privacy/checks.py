@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 
-__all__ = ["iban_length", "is_iban", "is_ipv6", "is_network_card", "is_ssn", "luhn"]
+__all__ = ["IBAN_COUNTRIES", "iban_length", "is_iban", "is_ipv6", "is_network_card", "is_ssn", "luhn"]
 
 _DOUBLED = bytes.maketrans(b"0123456789", bytes((0, 2, 4, 6, 8, 1, 3, 5, 7, 9)))
 _ZERO = ord("0")
@@ -26,6 +26,8 @@ _IBAN_LENGTHS = {
     )
 }
 
+IBAN_COUNTRIES = tuple(_IBAN_LENGTHS)
+"""Upper-case codes of the countries in the IBAN registry."""
 _LENGTHS_AS_WRITTEN = {
     written: length
     for country, length in _IBAN_LENGTHS.items()
@@ -73,9 +75,10 @@ def is_iban(compact: str) -> bool:
     """
     if len(compact) != _IBAN_LENGTHS.get(compact[:2]):
         return False
-    body, check = compact[4:], compact[2:4]
-    number = body if body.isdigit() else body.translate(_IBAN_NUMBERS)
-    return check.isdigit() and int(number + _COUNTRY_NUMBERS[compact[:2]] + check) % 97 == 1
+    if not compact[2:4].isdigit():
+        return False
+    number = compact[4:] + _COUNTRY_NUMBERS[compact[:2]] + compact[2:4]
+    return int(number if number.isdigit() else number.translate(_IBAN_NUMBERS)) % 97 == 1
 
 
 def is_ipv6(text: str) -> bool:
@@ -84,9 +87,10 @@ def is_ipv6(text: str) -> bool:
     Short forms such as `::1` or `1::2` are left alone, as they mean this machine or are slices in source code; so are
     words such as `dead::beef` that have no digit and fewer than three groups.
     """
-    groups = [group for group in text.split(":") if group]
-    if len(groups) < 2 or (len(groups) < 3 and (not any(map(str.isdigit, text)) or max(map(len, groups)) < 3)):
-        return False
+    if "::" in text:
+        groups = [group for group in text.split(":") if group]
+        if len(groups) < 2 or (len(groups) < 3 and (not any(map(str.isdigit, text)) or max(map(len, groups)) < 3)):
+            return False
     try:
         socket.inet_pton(socket.AF_INET6, text)
     except OSError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-__all__ = ["RANK", "Candidate", "Finding", "PiiType", "settled"]
+__all__ = ["Finding", "PiiType", "new_tuple", "settled"]
 
 
 class PiiType(StrEnum):
@@ -28,30 +28,32 @@ class Finding(NamedTuple):
     """A `PiiType`, or the name of a kind that another engine knows."""
 
 
-_TYPES = tuple(PiiType)
-RANK = {type_: rank for rank, type_ in enumerate(_TYPES)}
-"""Place of a type in the list; the lower one wins."""
+# Half the time of calling `Finding`, which would unpack and pack its arguments.
+new_tuple = tuple.__new__
 
-# Half the time of calling the class, which would unpack and pack its arguments.
-_new = tuple.__new__
-
-Candidate = tuple[int, int, int]
-"""`(start, rank of the type, end)`: what recognisers add, in an order in which plain sorting settles overlaps."""
+_RANK: dict[str, int] = {type_: rank for rank, type_ in enumerate(PiiType)}
 
 
-def settled(candidates: list[Candidate]) -> list[Finding]:
-    """The candidates in order, without those that overlap one of a type that goes before."""
-    if len(candidates) == 1:
-        start, rank, end = candidates[0]
-        return [_new(Finding, (start, end, _TYPES[rank]))]
-    candidates.sort()
-    findings: list[Finding] = []
-    last_end, last_rank = 0, len(_TYPES)
-    for start, rank, end in candidates:
+def settled(found: list[Finding]) -> list[Finding]:
+    """Findings of our types in order, without those that overlap one of a type that goes before."""
+    if len(found) < 2:
+        return found
+    found.sort()
+    last_end = 0
+    for start, end, _ in found:
         if start < last_end:
-            if rank >= last_rank:
+            return _without_overlaps(found)
+        last_end = end
+    return found
+
+
+def _without_overlaps(found: list[Finding]) -> list[Finding]:
+    kept: list[Finding] = []
+    # Of those that start together, the type that goes before is met first.
+    for finding in sorted(found, key=lambda finding: (finding.start, _RANK[finding.type], finding.end)):
+        if kept and finding.start < kept[-1].end:
+            if _RANK[finding.type] >= _RANK[kept[-1].type]:
                 continue
-            findings.pop()
-        findings.append(_new(Finding, (start, end, _TYPES[rank])))
-        last_end, last_rank = end, rank
-    return findings
+            kept.pop()
+        kept.append(finding)
+    return kept

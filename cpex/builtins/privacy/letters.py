@@ -10,12 +10,12 @@ import string
 
 from cpex.builtins.privacy.borders import stands_alone
 from cpex.builtins.privacy.checks import iban_length, is_iban, is_ipv6
-from cpex.builtins.privacy.kinds import RANK, Candidate, PiiType
+from cpex.builtins.privacy.kinds import Finding, PiiType, new_tuple
 from cpex.builtins.privacy.shapes import DIGIT, LETTER, OTHER
 
 __all__ = ["emails", "ibans", "ipv6_addresses"]
 
-_EMAIL, _IBAN_CODE, _IP = RANK[PiiType.EMAIL], RANK[PiiType.IBAN], RANK[PiiType.IP]
+_EMAIL, _IBAN_CODE, _IP = PiiType.EMAIL, PiiType.IBAN, PiiType.IP
 
 _MAX_LOCAL = 64
 _LOCAL_ASCII = string.ascii_letters + string.digits + "_.%+'-"
@@ -43,40 +43,46 @@ _GROUP_BEFORE = re.compile(rf"(?:^|\W){_HEX}{{1,{_MAX_GROUP}}}:\Z|::\Z")
 """What goes before with a colon and could be a group, which a label such as that of `client:2001:db8::1` could not."""
 
 
-def emails(text: str, found: list[Candidate]) -> None:
+def emails(text: str, found: list[Finding]) -> None:
     """Add addresses with a dotted domain; quoted local parts and literal IP domains are not looked for."""
     at, taken = text.find("@"), 0
     domain_at = (_DOMAIN_ASCII if text.isascii() else _DOMAIN).match
     while at >= 0:
-        local = _local(text[max(taken, at - _MAX_LOCAL) : at])
-        if local and (domain := domain_at(text, at + 1)):
+        begin = _local_begin(text, max(taken, at - _MAX_LOCAL), at)
+        if begin < at and (domain := domain_at(text, at + 1)):
             taken = domain.end()
-            found.append((at - len(local), _EMAIL, taken))
+            found.append(new_tuple(Finding, (begin, taken, _EMAIL)))
         at = text.find("@", at + 1)
 
 
-def _local(before: str) -> str:
-    """What may be the name in an address at the end of what stands before its `@`."""
+def _local_begin(text: str, limit: int, at: int) -> int:
+    """Where the name in an address begins whose `@` stands there; that place itself, when there is none."""
+    before = text[limit:at]
     if before.isascii():
-        return before[len(before.rstrip(_LOCAL_ASCII)) :].lstrip(_NEVER_FIRST)
-    backwards = _LOCAL_BACKWARDS.match(before[::-1])
-    return backwards[0][::-1].lstrip(_NEVER_FIRST) if backwards else ""
+        begin = limit + len(before.rstrip(_LOCAL_ASCII))
+    else:
+        backwards = _LOCAL_BACKWARDS.match(before[::-1])
+        begin = at - backwards.end() if backwards else at
+    while begin < at and text[begin] in _NEVER_FIRST:
+        begin += 1
+    return begin
 
 
-def ibans(text: str, shape: bytes, found: list[Candidate]) -> bytes:
+def ibans(text: str, shape: bytes, found: list[Finding]) -> bytes:
     """Add account numbers of the countries in the IBAN registry, in any case, together or in groups.
 
     Returns:
         The shape with those blanked out, as their digits are nothing else.
     """
-    parts, taken = [], 0
+    taken = 0
+    parts: list[bytes] = []
     start = shape.find(_IBAN_START)
     while start >= 0:
         goes_on = start > 0 and shape[start - 1] in _WORD
         end = 0 if goes_on else _iban_end(text, start)
         if end:
-            found.append((start, _IBAN_CODE, end))
-            parts += [shape[taken:start], OTHER * (end - start)]
+            found.append(new_tuple(Finding, (start, end, _IBAN_CODE)))
+            parts += (shape[taken:start], OTHER * (end - start))
             taken = end
         start = shape.find(_IBAN_START, end or start + 4)
     return b"".join([*parts, shape[taken:]]) if parts else shape
@@ -111,7 +117,7 @@ def _end_of(text: str, start: int, length: int) -> int:
     return end
 
 
-def ipv6_addresses(text: str, found: list[Candidate]) -> None:
+def ipv6_addresses(text: str, found: list[Finding]) -> None:
     """Add IPv6 addresses in every textual form, without zone or prefix length."""
     taken = 0
     sight = _SIGHT.search(text)
@@ -123,7 +129,7 @@ def ipv6_addresses(text: str, found: list[Candidate]) -> None:
             start, end = _around(text, max(taken, first - _MAX_BEFORE), first)
         if start < end and _is_address(text, start, end):
             taken = end
-            found.append((start, _IP, end))
+            found.append(new_tuple(Finding, (start, end, _IP)))
         sight = _SIGHT.search(text, max(taken, first + 1))
 
 

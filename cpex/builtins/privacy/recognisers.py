@@ -13,10 +13,11 @@ from collections.abc import Collection, Sequence
 from cpex.builtins.privacy.checks import is_ssn
 from cpex.builtins.privacy.digits import DigitFinder
 from cpex.builtins.privacy.folding import fold
-from cpex.builtins.privacy.kinds import RANK, Candidate, Finding, PiiType, settled
+from cpex.builtins.privacy.kinds import Finding, PiiType, settled
 from cpex.builtins.privacy.letters import emails, ibans, ipv6_addresses
 from cpex.builtins.privacy.phones import PhoneFinder
-from cpex.builtins.privacy.shapes import DIGIT, shape_of
+from cpex.builtins.privacy.shapes import plain_bytes, shape_of
+from cpex.builtins.privacy.sieve import EMAIL, IBAN, IPV6, NUMBERS, PHONE, Sieve
 
 __all__ = ["Recognisers", "is_ssn_key"]
 
@@ -31,9 +32,8 @@ class Recognisers:
     def __init__(self, types: Collection[PiiType], phone_regions: Sequence[str] = ("US",)) -> None:
         """Prepare those of `types`. `phone_regions`: see `PhoneFinder`."""
         self.types = frozenset(types)
-        self._digits = DigitFinder(self.types)
-        self._emails, self._ibans = PiiType.EMAIL in types, PiiType.IBAN in types
-        self._ssns, self._ips = PiiType.SSN in types, PiiType.IP in types
+        self._sieve = Sieve(self.types)
+        self._digits = DigitFinder()
         self._phones = PhoneFinder(phone_regions) if PiiType.PHONE in types else None
 
     def find(self, text: str, key: str = "") -> list[Finding]:
@@ -45,28 +45,33 @@ class Recognisers:
         """
         if len(text) < _SHORTEST:
             return []
-        text = fold(text)
-        shape = shape_of(text)
-        has_digit, has_at, has_colon = DIGIT in shape, "@" in text, ":" in text
-        if not (has_digit or has_at or has_colon):
+        if text.isascii():
+            plain = text.encode()
+        else:
+            text = fold(text)
+            plain = plain_bytes(text)
+        sights = self._sieve.sights(plain)
+        if len(sights) <= 1 and not key:
             return []
-        found: list[Candidate] = []
-        if has_at and self._emails:
+        found: list[Finding] = []
+        if EMAIL in sights:
             emails(text, found)
-        if has_colon and self._ips:
+        if IPV6 in sights:
             ipv6_addresses(text, found)
-        if has_digit:
-            if self._ibans:
+        has_iban, has_numbers = IBAN in sights, not NUMBERS.isdisjoint(sights)
+        if has_iban or has_numbers:
+            shape = shape_of(plain)
+            if has_iban:
                 shape = ibans(text, shape, found)
-            if self._digits.wanted:
-                self._digits.find(text, shape, found)
-            if key and self._ssns and _is_keyed_ssn(text, key):
-                found.append((0, RANK[PiiType.SSN], len(text)))
-        findings = settled(found) if found else []
-        if self._phones is None or not has_digit:
+            if has_numbers:
+                self._digits.find(text, plain, shape, sights, found)
+        if key and PiiType.SSN in self.types and _is_keyed_ssn(text, key):
+            found.append(Finding(0, len(text), PiiType.SSN))
+        findings = settled(found)
+        if self._phones is None or PHONE not in sights:
             return findings
-        phones = [(start, RANK[PiiType.PHONE], end) for start, end in self._phones.find(_without(text, findings))]
-        return settled(found + phones) if phones else findings
+        phones = [Finding(start, end, PiiType.PHONE) for start, end in self._phones.find(_without(text, findings))]
+        return settled(findings + phones) if phones else findings
 
 
 def _is_keyed_ssn(text: str, key: str) -> bool:

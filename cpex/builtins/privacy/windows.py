@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 from functools import cache
 
-__all__ = ["MAX_CARD", "MIN_CARD", "Fits", "card_fits", "ipv4_fits", "nine_fit", "ssn_fits"]
+__all__ = ["MAX_CARD", "MIN_CARD", "Fits", "card_fits", "ipv4_fits", "said_ssn_fits", "ssn_fits"]
 
-Fits = Callable[[str, int], object | None]
-"""From a folded text and a place in it to something, or `None` when what stands there is of another kind."""
+Fits = Callable[[str, int], re.Match[str] | None]
+"""From a folded text and a place in it to what stands there, or `None` when it what stands there is of another kind."""
 
 # ISO/IEC 7812 issuer ranges by number of digits. Sixteen are what most networks issue, so there all of them count, also
 # the small ones; seventeen and eighteen are rare on cards and frequent in identifiers.
@@ -44,8 +44,11 @@ ipv4_fits: Fits = re.compile(rf"{_LEFT}(?<![0-9]\.){_OCTET}(?:\.{_OCTET}){{3}}{_
 ssn_fits: Fits = re.compile(rf"{_LEFT}(?<![0-9][.-]){_AREA}([ .\u200b-]){_GROUP}\1{_SERIAL}{_RIGHT}(?![.-][0-9])").match
 """Groups of 3-2-4 digits with the same mark between them."""
 
-nine_fit: Fits = re.compile(f"{_AREA}{_GROUP}{_SERIAL}").match
-"""Nine digits that could be one; whether they are is for the words before them to say."""
+said_ssn_fits: Fits = re.compile(
+    r"(?ai:ssn|social security(?: number| no\.?)?)[\"']?\s?(?:[:=#]|(?i:is))?\s{0,3}[\"']?"
+    rf"({_AREA}{_GROUP}{_SERIAL})(?![0-9])"
+).match
+"""Words, and as the first group the nine digits that they call one."""
 
 
 @cache

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cpex.builtins.privacy.checks import is_ssn
-from cpex.builtins.privacy.windows import MAX_CARD, MIN_CARD, card_fits, ipv4_fits, nine_fit, ssn_fits
+from cpex.builtins.privacy.windows import MAX_CARD, MIN_CARD, card_fits, ipv4_fits, said_ssn_fits, ssn_fits
 
 BORDERS = ("", " ", "x", "9", "_", "*", "é", "(", "+", "3.", "-", ".")
 
@@ -57,7 +57,8 @@ def test_a_card_is_no_part_of_a_word_phone_fraction_or_mask(
 @given(st.text("0123456789", min_size=9, max_size=9))
 def test_nine_digits_fit_where_they_could_be_assigned(digits: str) -> None:
     groups = "-".join((digits[:3], digits[3:5], digits[5:]))
-    assert (nine_fit(digits, 0) is not None) is is_ssn(digits)
+    assert (said_ssn_fits(f"ssn: {digits}", 0) is not None) is is_ssn(digits)
+    assert not said_ssn_fits(f"ssn: {digits}0", 0)
     assert (ssn_fits(groups, 0) is not None) is is_ssn(digits)
     assert not ssn_fits(f"1-{groups}", 2)
     assert not ssn_fits(f"{groups}-1", 0)
