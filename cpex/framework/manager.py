@@ -6,11 +6,9 @@ contract with hosts that make it in several places; that sharing lives in this m
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
-from weakref import WeakKeyDictionary
 
 from cpex.framework.base import Plugin
 from cpex.framework.errors import (
@@ -21,6 +19,7 @@ from cpex.framework.errors import (
 from cpex.framework.extensions import Extensions
 from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy, doubts
 from cpex.framework.loader.config import ConfigLoader
+from cpex.framework.loader.exclusive import OneAtATime
 from cpex.framework.loader.plugin import PluginLoader
 from cpex.framework.loader.start import FailedPlugin, start_plugins
 from cpex.framework.models.config import Config
@@ -119,7 +118,7 @@ class _ManagerState:
     _failed: dict[str, FailedPlugin]
     _initialized: bool
     _warned: bool
-    _locks: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]
+    _starting_or_stopping: OneAtATime
 
 
 class _Manager(_ManagerState):
@@ -139,7 +138,7 @@ class _Manager(_ManagerState):
         self._failed = {}
         self._initialized = False
         self._warned = False
-        self._locks = WeakKeyDictionary()
+        self._starting_or_stopping = OneAtATime()
         if self._config is not None and self._config.plugin_timeout_s is not None and timeout == DEFAULT_PLUGIN_TIMEOUT:
             timeout = self._config.plugin_timeout_s
         self._executor = PluginExecutor(self._config, timeout, observability, hook_policies, default_hook_policy)
@@ -232,16 +231,27 @@ class _Manager(_ManagerState):
     async def initialize(self) -> None:
         """Make, initialise and register the configured plugins, in order. Does nothing when that is done.
 
+        Until all have started, calls pass as if there were no plugins, with a WARNING. Of tasks and threads that start
+        one manager at once, one does it and the others wait for it.
+
         Raises:
             PluginLoadError: Plugins whose failure is fatal failed; all are named, and nothing is left registered.
+            RuntimeError: The manager was reset meanwhile; what had started was shut down.
         """
-        async with self._starting_or_stopping():
+        if self._is_asked_by_a_plugin("initialize"):
+            return
+        async with self._starting_or_stopping:
             if self._initialized:
                 return
-            if self._registry.plugin_count:
-                await self._registry.shutdown()
+            registry = self._registry
+            if registry.plugin_count:
+                await registry.shutdown()
             self._failed = {}
-            await self._start_plugins()
+            failed = await self._start_plugins()
+            if registry is not self._registry:
+                await registry.shutdown()
+                raise RuntimeError("the manager was reset while its plugins were starting; initialize it again")
+            self._failed = failed
             # Plugins may have registered hooks of their own by now.
             for doubt in doubts(self._get_executor().hook_policies):
                 logger.warning("%s", doubt)
@@ -250,28 +260,34 @@ class _Manager(_ManagerState):
             self._warned = False
             logger.info("Plugin manager initialized with %d plugins", self.plugin_count)
 
-    def _starting_or_stopping(self) -> asyncio.Lock:
-        """Lets one at a time start or stop the plugins. One lock per event loop, as each serves one only."""
-        return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    def _is_asked_by_a_plugin(self, what: str) -> bool:
+        """Whether the start or stop that is under way is what asks, and would wait for itself."""
+        if not self._starting_or_stopping.is_mine():
+            return False
+        logger.warning("A plugin that is being started or stopped called the manager's %s(), which does nothing", what)
+        return True
 
-    async def _start_plugins(self) -> None:
+    async def _start_plugins(self) -> dict[str, FailedPlugin]:
         config = self._config
         if config is None:
-            return
+            return {}
         if config.coverage is not None:
             from cpex.framework.guard.ledger import Coverage
 
             # A demand that nothing can meet must not wait for the first request.
             Coverage(config.coverage)
         self._loader.append_to_search_path(config.plugin_dirs, base=self._config_path or None)
-        self._failed = await start_plugins(config, self._loader, self._registry, self._locations)
+        return await start_plugins(config, self._loader, self._registry, self._locations)
 
     async def shutdown(self) -> None:
         """Let background work end (at most the drain timeout), then shut every plugin down, last started first.
 
-        A start that is under way is waited for first; does nothing when no plugins are running.
+        A start that is under way is waited for first; does nothing when no plugins are running, or when a plugin calls
+        it that is just being stopped.
         """
-        async with self._starting_or_stopping():
+        if self._is_asked_by_a_plugin("shutdown"):
+            return
+        async with self._starting_or_stopping:
             if not self._initialized:
                 return
             await self._get_executor().drain()

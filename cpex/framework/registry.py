@@ -84,6 +84,23 @@ class PluginInstanceRegistry:
         self._forget_plans()
         logger.info("Registered plugin %s with hooks %s", ref.name, list(refs))
 
+    def adopt(self, other: PluginInstanceRegistry) -> None:
+        """Take over all plugins of another registry, which is left empty: every call sees all of them or none.
+
+        Raises:
+            ValueError: A plugin of one of the names is there already; nothing was taken over.
+        """
+        if taken := self._plugins.keys() & other._plugins.keys():
+            raise ValueError(f"Plugin {min(taken)} already registered")
+        # INVARIANT: plans are made anew after the last of these, so that none is made of a part.
+        self._refs.update(other._refs)
+        self._observers.update(other._observers)
+        self._plugins.update(other._plugins)
+        for table in (other._plugins, other._refs, other._observers):
+            table.clear()
+        other._forget_plans()
+        self._forget_plans()
+
     def unregister(self, plugin_name: str) -> None:
         """Remove a plugin; an unknown name is ignored."""
         if self._plugins.pop(plugin_name, None) is None:

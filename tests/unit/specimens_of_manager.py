@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 from cpex.framework.base import Plugin
@@ -12,6 +13,10 @@ from cpex.framework.models.result import PluginResult
 LOG: list[tuple[str, str]] = []
 STARTED = asyncio.Event()
 """Set when a plugin that never gets ready has begun to start; made anew by each test that waits for it."""
+RELEASED = asyncio.Event()
+"""Lets plugins that start late get ready; made anew likewise."""
+MEETING = threading.Event()
+"""Never set: what waits for it for a moment lets other threads go on."""
 
 
 class Good(Plugin):
@@ -41,6 +46,33 @@ class Hangs(Good):
     async def initialize(self) -> None:
         STARTED.set()
         await asyncio.Event().wait()
+
+
+class StartsLate(Good):
+    """Gets ready when it is let."""
+
+    async def initialize(self) -> None:
+        STARTED.set()
+        await RELEASED.wait()
+        await super().initialize()
+
+
+class Meets(Good):
+    """Is starting while another one of it is, if there is another one."""
+
+    async def initialize(self) -> None:
+        await super().initialize()
+        await asyncio.to_thread(MEETING.wait, 0.2)
+
+
+class AsksToStop(Good):
+    """Stops its own manager when it is stopped, in a task of its own at that."""
+
+    manager: Any = None
+
+    async def shutdown(self) -> None:
+        await super().shutdown()
+        await asyncio.create_task(self.manager.shutdown())
 
 
 class FailsToStop(Good):

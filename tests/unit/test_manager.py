@@ -162,6 +162,55 @@ async def test_a_start_that_is_cancelled_leaves_nothing_behind(log: list[Any], m
     assert ("stop", "a") in log
 
 
+async def test_no_call_is_guarded_by_a_part_of_the_plugins_while_they_start(
+    log: list[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = tenant(entry("Good", "a"), entry("StartsLate", "b"))
+    monkeypatch.setattr(specimens, "STARTED", asyncio.Event())
+    monkeypatch.setattr(specimens, "RELEASED", asyncio.Event())
+    starting = asyncio.create_task(manager.initialize())
+    await specimens.STARTED.wait()
+    assert (manager.initialized, manager.plugin_count, manager.has_hooks_for(TOOL)) == (False, 0, False)
+    assert await call(manager) == (PluginResult(), None)
+    assert "so nothing guards it: await manager.initialize() first (2 plugins are configured)" in caplog.text
+    specimens.RELEASED.set()
+    await starting
+    assert (await call(manager))[0].metadata == {"a": None, "b": None}
+    await manager.shutdown()
+
+
+async def test_threads_that_start_one_manager_at_once_start_it_once(log: list[Any]) -> None:
+    manager = tenant(entry("Meets", "a"), entry("Good", "b"))
+
+    def start() -> tuple[bool, int]:
+        asyncio.run(manager.initialize())
+        return manager.initialized, manager.plugin_count
+
+    states = await asyncio.gather(*(asyncio.to_thread(start) for _ in range(4)))
+    assert states == [(True, 2)] * 4
+    assert log == [("start", "a"), ("start", "b")]
+    assert (await call(manager))[0].metadata == {"a": None, "b": None}
+    await manager.shutdown()
+
+
+async def test_a_reset_during_a_start_leaves_the_new_state_alone(
+    log: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    late = "{name: a, kind: unit.specimens_of_manager.StartsLate, hooks: [tool_pre_invoke]}"
+    manager = PluginManager(written(tmp_path, "a.yaml", f"plugins: [{late}]"))
+    monkeypatch.setattr(specimens, "STARTED", asyncio.Event())
+    monkeypatch.setattr(specimens, "RELEASED", asyncio.Event())
+    starting = asyncio.create_task(manager.initialize())
+    await specimens.STARTED.wait()
+    PluginManager.reset()
+    other = PluginManager(written(tmp_path, "b.yaml", f"plugins: [{late}]"))
+    specimens.RELEASED.set()
+    with pytest.raises(RuntimeError, match="was reset while its plugins were starting"):
+        await starting
+    assert (other.initialized, other.plugin_count) == (False, 0)
+    assert log == [("start", "a"), ("stop", "a")]
+
+
 async def test_a_failed_start_may_be_tried_again_with_a_mended_configuration(log: list[Any]) -> None:
     manager = tenant(entry("CannotStart", "a"))
     with pytest.raises(PluginLoadError):
@@ -199,6 +248,17 @@ async def test_shutdown_stops_plugins_backwards_past_failures_and_may_be_repeate
     assert "Plugin b failed to shut down" in caplog.text
     assert (manager.initialized, manager.plugin_count) == (False, 0)
     assert await call(manager) == (PluginResult(), None)
+
+
+async def test_a_plugin_that_stops_its_manager_when_it_is_stopped_does_not_wait_for_itself(log: list[Any]) -> None:
+    manager = tenant(entry("Good", "a"), entry("AsksToStop", "b"))
+    await manager.initialize()
+    stubborn: Any = manager.get_plugin("b")
+    stubborn.manager = manager
+    log.clear()
+    await asyncio.wait_for(manager.shutdown(), 10)
+    assert log == [("stop", "b"), ("stop", "a")]
+    assert (manager.initialized, manager.plugin_count) == (False, 0)
 
 
 async def test_after_a_shutdown_replaced_entries_count_at_the_next_start(log: list[Any]) -> None:

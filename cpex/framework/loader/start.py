@@ -55,6 +55,27 @@ async def start_plugins(
     Raises:
         PluginLoadError: Plugins whose failure is fatal failed; all are named, and nothing is left registered.
     """
+    # SECURITY: what has started is registered once all of it has, or calls made meanwhile would pass a part of the
+    # guards and look like guarded ones.
+    started = PluginInstanceRegistry()
+    try:
+        failed = await _start_all(config, loader, started, registry, locations)
+        registry.adopt(started)
+    except BaseException:
+        # Failed, cancelled or interrupted: leave nothing half started behind.
+        await started.shutdown()
+        await registry.shutdown()
+        raise
+    return failed
+
+
+async def _start_all(
+    config: Config,
+    loader: PluginLoader,
+    started: PluginInstanceRegistry,
+    registry: PluginInstanceRegistry,
+    locations: Mapping[str, str],
+) -> dict[str, FailedPlugin]:
     failed: dict[str, FailedPlugin] = {}
     fatal: list[FailedPlugin] = []
     for entry in config.plugins or []:
@@ -62,20 +83,18 @@ async def start_plugins(
             logger.info("Plugin %s is disabled and was not loaded", entry.name)
             continue
         try:
-            await _start(entry, loader, registry)
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                # Cancelled or interrupted: leave nothing half started behind.
-                await registry.shutdown()
-                raise
+            if registry.get_plugin(entry.name) is not None:
+                raise ValueError(f"Plugin {entry.name} already registered")
+            await _start(entry, loader, started)
+        # Plugin boundary.
+        except Exception as error:
             failure = FailedPlugin(entry.name, entry.kind, locations.get(entry.name), error)
             if _is_fatal(entry):
                 fatal.append(failure)
             else:
                 failed[entry.name] = failure
-                _start_without(failure, entry, loader, registry)
+                _start_without(failure, entry, loader, started)
     if fatal:
-        await registry.shutdown()
         failures = [LoadFailure(each.name, each.error, each.location) for each in fatal]
         cause = fatal[0].error
         # SECURITY: pydantic's text quotes the refused setting, and a traceback prints the whole chain.
