@@ -14,6 +14,8 @@ from collections.abc import Coroutine, Generator
 from contextvars import Context
 from typing import Any
 
+from cpex.framework.pipeline.groups import OwnRequests
+
 logger = logging.getLogger(__name__)
 
 CLEANUP_GRACE_S = 5.0
@@ -59,7 +61,7 @@ class Deadline:
     Without a time it cancels nothing, and only tells whether somebody else did.
     """
 
-    __slots__ = ("_base", "_handle", "_loop", "_task", "abandoned", "cancellation", "fired")
+    __slots__ = ("_base", "_handle", "_loop", "_own", "_task", "abandoned", "cancellation", "fired")
 
     def __init__(self, seconds: float | None) -> None:
         self._loop = asyncio.get_running_loop()
@@ -70,6 +72,7 @@ class Deadline:
         self._base = task.cancelling()
         self.fired = 0
         self.abandoned = False
+        self._own: OwnRequests | None = None
         self.cancellation: asyncio.CancelledError | None = None
         """The last cancellation that the handler was told of, ours or another's."""
         self._handle: asyncio.TimerHandle | None = None
@@ -86,6 +89,13 @@ class Deadline:
         self.abandoned = True
         self._task.cancel()
 
+    def deliver(self, error: asyncio.CancelledError, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Note a cancellation that the handler is about to be told of."""
+        if self._own is None:
+            self._own = OwnRequests(self._base)
+        if not self._own.taken_back(self._task, coroutine, self.fired):
+            self.cancellation = error
+
     def disarm(self) -> bool:
         """Stop the clock and take our cancellations back; return whether somebody else's remains."""
         if self._handle is not None:
@@ -96,7 +106,7 @@ class Deadline:
 
     def let_go(self) -> None:
         """Forget task and exception: their frames refer to us, and a cycle would keep the whole call alive."""
-        self.cancellation = None
+        self.cancellation = self._own = None
         del self._task
 
 
@@ -156,7 +166,7 @@ def _drive(
                     _close(coroutine, context)
                     raise
                 if isinstance(error, asyncio.CancelledError):
-                    deadline.cancellation = error
+                    deadline.deliver(error, coroutine)
                 waiting = run(coroutine.throw, error)
             else:
                 waiting = run(coroutine.send, sent)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
@@ -144,6 +146,120 @@ async def test_a_task_group_inside_a_handler_is_finished_when_it_times_out(mode:
     result, _ = await call(manager_of(plugin(handler, mode=mode, on_error="ignore", timeout_s=SHORT_S)))
     assert record_of(result.executions).status == "timeout"
     assert ended == [True]
+    assert other_tasks() == set()
+
+
+async def fails() -> None:
+    raise ValueError("of a child")
+
+
+async def a_group_that_fails() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fails())
+        group.create_task(never(None, None))
+
+
+async def groups_inside_of_each_other() -> None:
+    async with asyncio.TaskGroup() as outer:
+        outer.create_task(never(None, None))
+        await a_group_that_fails()
+
+
+async def a_group_whose_body_is_interrupted() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fails())
+        await never(None, None)
+
+
+@contextlib.asynccontextmanager
+async def managed() -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(fails())
+        yield
+
+
+async def a_group_in_a_context_manager() -> None:
+    async with managed():
+        pass
+
+
+async def groups_one_after_another() -> None:
+    for _ in range(3):
+        with pytest.raises(ExceptionGroup):
+            await a_group_that_fails()
+    raise ExceptionGroup("three", [ValueError("of a child")])
+
+
+FAILING_GROUPS = pytest.mark.parametrize(
+    "group",
+    [
+        a_group_that_fails,
+        groups_inside_of_each_other,
+        a_group_whose_body_is_interrupted,
+        a_group_in_a_context_manager,
+        groups_one_after_another,
+    ],
+)
+
+
+@FAILING_GROUPS
+@pytest.mark.parametrize("mode", WAITED_FOR)
+async def test_the_failure_of_a_task_group_inside_a_handler_is_no_cancellation_by_the_host(
+    mode: str, group: Callable[[], Awaitable[None]]
+) -> None:
+    async def copes(payload: Any, context: Any) -> PluginResult[Any]:
+        with contextlib.suppress(ExceptionGroup):
+            await group()
+        return PluginResult(metadata={"coped": True})
+
+    async def does_not(payload: Any, context: Any) -> PluginResult[Any]:
+        await group()
+        raise AssertionError("the group raises")
+
+    task = asyncio.current_task()
+    assert task is not None
+    before = task.cancelling()
+    manager = manager_of(plugin(copes, "a", mode=mode), plugin(does_not, "b", mode=mode, on_error="ignore"))
+    result, _ = await call(manager)
+    assert result.metadata == {"coped": True}
+    assert record_of(result.executions, "b").status == "error"
+    assert task.cancelling() == before
+
+
+@pytest.mark.parametrize("first", ["host", "child"])
+@pytest.mark.parametrize("mode", WAITED_FOR)
+async def test_the_host_s_cancellation_counts_beside_a_task_group_that_fails(mode: str, first: str) -> None:
+    go, ending, stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def child() -> None:
+        await go.wait()
+        raise ValueError("of a child")
+
+    async def lingers() -> None:
+        try:
+            await never(None, None)
+        finally:
+            ending.set()
+            await stopped.wait()
+
+    async def copes(payload: Any, context: Any) -> PluginResult[Any]:
+        with contextlib.suppress(ExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(child())
+                group.create_task(lingers())
+        return PluginResult()
+
+    host = asyncio.create_task(call(manager_of(plugin(copes, mode=mode, on_error="ignore"))))
+    await take_turns(3)
+    if first == "child":
+        go.set()
+        await ending.wait()
+    host.cancel()
+    await take_turns(1)
+    go.set()
+    stopped.set()
+    with pytest.raises(asyncio.CancelledError):
+        await host
     assert other_tasks() == set()
 
 
