@@ -54,6 +54,7 @@ __all__ = [
     "PluginViolationError",
     "attach_denial_outcome",
     "convert_exception_to_error",
+    "denial_in",
     "sanitize_denial_metadata",
 ]
 
@@ -109,6 +110,19 @@ class PluginViolationError(Exception):
         """Set `denial_outcome` from the denier's record, once, if the framework has noted the denial's metadata."""
         if self._denial_metadata is not None and self.denial_outcome is None:
             self.denial_outcome = DenialOutcome.from_execution(record, self.violation, self._denial_metadata)
+
+
+def denial_in(error: BaseException) -> PluginViolationError | None:
+    """The denial that an exception is; `None` for every other one.
+
+    A task group raises what its tasks raised in an `ExceptionGroup`. One that holds a denial is that denial, whatever
+    else went wrong beside it: as a failure it would be for `on_error` to let pass.
+    """
+    if isinstance(error, PluginViolationError):
+        return error
+    if isinstance(error, ExceptionGroup):
+        return next((found for each in error.exceptions if (found := denial_in(each)) is not None), None)
+    return None
 
 
 class PluginTimeoutError(Exception):

@@ -14,6 +14,7 @@ from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
 
 from cpex.framework.clock import elapsed_ns
+from cpex.framework.errors import denial_in
 from cpex.framework.memory.views import SOLE_REFERENCE, ContextSource, base_of, getrefcount, settle
 from cpex.framework.models.context import PluginContext
 from cpex.framework.models.copying import copy_tree
@@ -180,7 +181,7 @@ class Relay(ABC, Generic[T]):
                     raise foreign_result(step, result)
             except BaseException as error:
                 now, plain = elapsed_ns(), False
-                turn.duration_ns, turn.error = now - started, error
+                turn.duration_ns, turn.error = now - started, denial_in(error) or error
                 # It went down with the handler.
                 stepper = Stepper()
                 send, answer = stepper.send, stepper.answer
@@ -217,7 +218,7 @@ class Relay(ABC, Generic[T]):
                 raise foreign_result(turn.step, result)
             turn.result = result
         except BaseException as error:
-            turn.error = error
+            turn.error = denial_in(error) or error
         turn.duration_ns = elapsed_ns() - turn.started_ns
         settle(turn.view)
         # The turn may be kept by records; what it took to get there need not be.

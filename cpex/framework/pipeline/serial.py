@@ -7,7 +7,7 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from cpex.framework.clock import elapsed_ns
-from cpex.framework.errors import PluginViolationError
+from cpex.framework.errors import PluginViolationError, denial_in
 from cpex.framework.memory.views import OWN_DICTIONARY, SOLE_REFERENCE, base_of, getrefcount, settle
 from cpex.framework.models.context import PluginContext
 from cpex.framework.models.copying import copy_tree
@@ -199,6 +199,7 @@ def _fail(
         call.tracer.end(span, "error")
     if call.owed is not None:
         _put(call.table, call.request_id + step.uuid, context)
+    error = denial_in(error) or error
     answered = isinstance(error, PluginViolationError)
     try:
         take_failure(call, step, error, duration_ns)

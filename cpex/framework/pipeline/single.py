@@ -7,7 +7,13 @@ from contextvars import copy_context
 from typing import Any
 
 from cpex.framework.base import HookRef
-from cpex.framework.errors import PluginError, PluginTimeoutError, PluginViolationError, convert_exception_to_error
+from cpex.framework.errors import (
+    PluginError,
+    PluginTimeoutError,
+    PluginViolationError,
+    convert_exception_to_error,
+    denial_in,
+)
 from cpex.framework.extensions import Extensions
 from cpex.framework.extensions.tiers import filter_extensions
 from cpex.framework.memory.views import state_changes
@@ -81,16 +87,19 @@ async def call_handler(
     Raises:
         DeadlineReached: The time ran out.
         PluginError: The answer is no `PluginResult`.
-        Exception: Whatever the handler raises.
+        Exception: Whatever the handler raises; a denial out of a task group as the denial.
     """
     variables = copy_context()
     coroutine: Any = step.call(payload, context, extensions) if step.takes_extensions else step.call(payload, context)
     try:
         waiting = variables.run(coroutine.send, None)
+        result = await carry_on(coroutine, variables, waiting, limit)
     except StopIteration as stop:
         result = stop.value
-    else:
-        result = await carry_on(coroutine, variables, waiting, limit)
+    except ExceptionGroup as group:
+        if (denial := denial_in(group)) is not None:
+            raise denial from None
+        raise
     if not isinstance(result, PluginResult):
         raise foreign_result(step, result)
     return result

@@ -214,12 +214,13 @@ async def test_a_single_background_plugin_s_denial_is_returned_as_it_is() -> Non
     assert not (await single(deny, mode="fire_and_forget", raises=True)).continue_processing
 
 
+@pytest.mark.parametrize("in_group", [True, False])
 @pytest.mark.parametrize("raises", [True, False])
-async def test_a_raised_violation_is_that_denial(raises: bool) -> None:
+async def test_a_raised_violation_is_that_denial(raises: bool, in_group: bool) -> None:
     raised = PluginViolationError("no", PluginViolation(reason="r", description="d", code="C"))
 
     async def handler(payload: Any, context: Any) -> PluginResult[Any]:
-        raise raised
+        raise ExceptionGroup("of a task group", [ValueError(), raised]) if in_group else raised
 
     if raises:
         with pytest.raises(PluginViolationError) as caught:

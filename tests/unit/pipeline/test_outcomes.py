@@ -33,6 +33,7 @@ EVENTS = (
     "denies",
     "raises",
     "raises PluginViolationError",
+    "raises it in a task group",
     "raises TimeoutError",
     "times out",
     "is cancelled",
@@ -51,9 +52,9 @@ denies                      | blocking             | any         | is denied    
 denies                      | transform, audit     | any         | goes on        | completed | no        | yes       | yes     | no      | no       | NO               | ok
 denies                      | fire_and_forget      | any         | goes on        | completed | -         | yes       | -       | no      | no       | -                | ok
 
-raises PluginViolationError | blocking             | any         | is denied      | completed | no        | no        | yes     | yes     | no       | NO               | error
-raises PluginViolationError | transform, audit     | any         | goes on        | completed | no        | yes       | yes     | no      | no       | NO               | error
-raises PluginViolationError | fire_and_forget      | any         | goes on        | completed | -         | yes       | -       | no      | no       | -                | error
+raises a denial             | blocking             | any         | is denied      | completed | no        | no        | yes     | yes     | no       | NO               | error
+raises a denial             | transform, audit     | any         | goes on        | completed | no        | yes       | yes     | no      | no       | NO               | error
+raises a denial             | fire_and_forget      | any         | goes on        | completed | -         | yes       | -       | no      | no       | -                | error
 
 breaks                      | may stop the call    | fail        | fails          | error     | -         | no        | -       | yes     | no       | plugin_error     | error
 breaks                      | may stop the call    | ignore      | goes on        | error     | -         | yes       | -       | no      | no       | plugin_error     | error
@@ -80,6 +81,7 @@ edits in place              | fire_and_forget      | any         | goes on      
 """
 
 GROUPS = {
+    "raises a denial": ("raises PluginViolationError", "raises it in a task group"),
     "breaks": ("raises", "raises TimeoutError", "returns None", "returns a foreign type"),
     "waited for": ("sequential", "transform", "audit", "concurrent"),
     "blocking": ("sequential", "concurrent"),
@@ -144,6 +146,15 @@ async def violates(payload: Any, context: Any) -> PluginResult[Any]:
     raise PluginViolationError("no", PluginViolation(reason="because", description="it is so", code="NO"))
 
 
+async def violates_in_a_group(payload: Any, context: Any) -> PluginResult[Any]:
+    async with asyncio.TaskGroup() as outer:
+        outer.create_task(never(payload, context))
+        async with asyncio.TaskGroup() as inner:
+            inner.create_task(violates(payload, context))
+            inner.create_task(raises(payload, context))
+    raise AssertionError("the groups raise")
+
+
 async def raises_timeout(payload: Any, context: Any) -> PluginResult[Any]:
     raise TimeoutError("of its own")
 
@@ -171,6 +182,7 @@ HANDLERS: dict[str, Callable[..., Awaitable[Any]]] = {
     "denies": denies,
     "raises": raises,
     "raises PluginViolationError": violates,
+    "raises it in a task group": violates_in_a_group,
     "raises TimeoutError": raises_timeout,
     "times out": never,
     "is cancelled": never,
@@ -320,6 +332,7 @@ This page is generated: `{REGENERATE}`
 """
 PROSE = {
     "breaks": ", ".join(GROUPS["breaks"]),
+    "raises a denial": ", ".join(GROUPS["raises a denial"]),
     "waited for": "sequential, transform, audit, concurrent",
     "blocking": "sequential, concurrent",
     "may stop the call": "sequential, transform, concurrent",
