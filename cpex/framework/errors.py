@@ -155,8 +155,9 @@ def cause_text(cause: BaseException) -> str:
     """
     if isinstance(cause, ValidationError):
         errors = cause.errors(include_url=False, include_context=False, include_input=False)
-        told = (f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']}" for each in errors)
-        return f"{cause.title}: {'; '.join(told)}"
+        told = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'settings'}: {each['msg']}" for each in errors)
+        # A variable of the environment is known by its own name.
+        return told if all(str(each["loc"][:1]).isupper() for each in errors) else f"{cause.title}: {told}"
     return str(cause) or type(cause).__name__
 
 

@@ -10,13 +10,14 @@ Source: docs/reference/settings.md.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AliasGenerator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic.fields import FieldInfo
 
 __all__ = [
@@ -215,6 +216,13 @@ class PluginsLogSettings(_EnvSettings):
     log_format: Literal["text", "json"] = "text"
     """Lines for people, or a JSON object a line for machines; of plugin servers and the command line."""
 
+    @field_validator("log_level")
+    @classmethod
+    def _check_level(cls, level: str) -> str:
+        if level.upper() not in logging.getLevelNamesMapping():
+            raise ValueError("must be DEBUG, INFO, WARNING, ERROR or CRITICAL")
+        return level
+
 
 class PluginsClientMtlsSettings(_EnvSettings):
     """TLS towards external plugins over MCP; paths are paths of PEM files."""
@@ -288,6 +296,8 @@ class PluginsCatalogSettings(_EnvSettings):
     """Whether what is downloaded from the package index is compared with the index's own hash."""
     strict_integrity_mode: bool = False
     """Whether what cannot be compared is refused, too."""
+    test_index_url: SecretStr | None = None
+    """Address of the test index, `…/simple`; without it the one that pip knows. A secret: it may hold a password."""
     github_token: SecretStr | None = None
     """Lets `cpex plugin refresh` search repositories."""
     github_api: str = "api.github.com"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 
-from cpex.framework.settings import get_cli_settings
+from cpex.framework.settings import PluginsCliSettings, get_cli_settings
 from cpex.tools.audit import audit
 from cpex.tools.check import check
+from cpex.tools.console import complain, environment_faults
+from cpex.tools.exit_codes import ExitCode
 from cpex.tools.plan import plan
 from cpex.tools.plugins import plugin
 from cpex.tools.projects import bootstrap, init
@@ -19,7 +23,25 @@ from cpex.tools.serve import serve
 
 __all__ = ["app", "main"]
 
-_settings = get_cli_settings()
+
+def _told(error: ValidationError) -> bool:
+    """Whether variables of the environment are to blame, and were named."""
+    faults = environment_faults(error)
+    for fault in faults:
+        complain(fault)
+    return bool(faults)
+
+
+def _settings_of_this_program() -> PluginsCliSettings:
+    try:
+        return get_cli_settings()
+    except ValidationError as error:
+        if not _told(error):
+            raise
+        sys.exit(ExitCode.USAGE)
+
+
+_settings = _settings_of_this_program()
 _markup = _settings.cli_markup_mode or "rich"
 
 app = typer.Typer(
@@ -64,7 +86,12 @@ app.command()(plugin)
 
 def main() -> None:
     """Run the command line of this process."""
-    app(prog_name="cpex")
+    try:
+        app(prog_name="cpex")
+    except ValidationError as error:
+        if not _told(error):
+            raise
+        sys.exit(ExitCode.USAGE)
 
 
 if __name__ == "__main__":

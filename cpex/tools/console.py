@@ -14,6 +14,7 @@ from cpex.tools.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     # Costs more than the rest of the command line; those who have a fault have loaded it.
+    from pydantic import ValidationError
     from rich.console import Console
     from rich.text import Text
 
@@ -24,6 +25,7 @@ __all__ = [
     "clean_end",
     "complain",
     "console_for",
+    "environment_faults",
     "fault_text",
     "plain",
     "plugins_print_to_stderr",
@@ -70,6 +72,28 @@ def fault_text(fault: Fault, severity: Literal["error", "warning"] = "error") ->
 def complain(fault: Fault, severity: Literal["error", "warning"] = "error") -> None:
     """Print a fault on standard error."""
     sys.stderr.write(fault_text(fault, severity) + "\n")
+
+
+def environment_faults(error: ValidationError) -> list[Fault]:
+    """What is wrong with variables of the environment; nothing when the error is about something else.
+
+    Values are not shown: a variable may hold a secret.
+    """
+    from cpex.framework.errors import Fault
+
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    # Settings name their fields as the variables are called; no other model of ours does.
+    if not all(each["loc"] and str(each["loc"][0]).isupper() for each in found):
+        return []
+    help = "mend or unset it, in the environment or in `.env`"
+    return [
+        Fault(code="environment", message=f"`{each['loc'][0]}`: {_lowered(each['msg'])}", help=help) for each in found
+    ]
+
+
+def _lowered(text: str) -> str:
+    told = text.removeprefix("Value error, ").replace("Input should", "must").partition(", unable to")[0]
+    return told[:1].lower() + told[1:]
 
 
 @contextlib.contextmanager

@@ -8,10 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 
-import typer
-from pydantic import ValidationError
-
-from cpex.framework.errors import cause_text
 from cpex.framework.logs import JsonFormatter, LogFormat, TextFormatter
 from cpex.framework.settings import get_log_settings
 
@@ -69,10 +65,7 @@ class LogPrinter(logging.Handler):
 
 
 def _log_format() -> LogFormat:
-    try:
-        return get_log_settings().log_format
-    except ValidationError as error:
-        raise typer.BadParameter(f"PLUGINS_LOG_FORMAT or PLUGINS_LOG_LEVEL: {cause_text(error)}") from None
+    return get_log_settings().log_format
 
 
 @contextlib.contextmanager

@@ -72,11 +72,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "", "COLUMNS": "100", "NO_COLOR": "1"}
+def environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "", "COLUMNS": "100", "NO_COLOR": "1", **more}
 
 
-def cpex(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def cpex(folder: Path, *arguments: str, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*CPEX, *arguments],
         cwd=folder,
@@ -84,7 +84,7 @@ def cpex(folder: Path, *arguments: str, stdin: str = "") -> subprocess.Completed
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
-        env=environment(),
+        env=environment(**variables),
         check=False,
     )
 
@@ -301,6 +301,36 @@ def test_plan_tells_the_faults_of_a_configuration(folder: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert "c.yaml:3:25" in done.stderr
     assert cpex(folder, "plan", "c.yaml", "--no-import").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "must"),
+    [
+        ("PLUGINS_CLI_MARKUP_MODE", "colourful", "must be 'markdown', 'rich' or 'disabled'"),
+        ("PLUGINS_DEFAULT_HOOK_POLICY", "sesame", "must be 'allow' or 'deny'"),
+        ("PLUGINS_LOG_LEVEL", "loud", "must be DEBUG, INFO, WARNING, ERROR or CRITICAL"),
+        ("PLUGINS_STRICT_CONFIG", "perhaps", "must be a valid boolean"),
+    ],
+)
+@pytest.mark.conformance("P26")
+def test_a_variable_that_is_wrong_is_named_without_its_value(
+    folder: Path, variable: str, value: str, must: str
+) -> None:
+    done = cpex(folder, "run", "-", "-c", "c.yaml", stdin=call("ok"), **{variable: value})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: `{variable}`: {must} [environment]\n  help: mend or unset it, in the environment or in `.env`\n"
+    )
+
+
+def test_a_server_names_a_variable_that_is_wrong(folder: Path) -> None:
+    done = cpex(folder, "serve", "c.yaml", "-t", "mcp-stdio", PLUGINS_LOG_FORMAT="xml")
+    assert (done.returncode, done.stderr) == (1, "error: PLUGINS_LOG_FORMAT: Input should be 'text' or 'json'\n")
+
+
+@pytest.mark.parametrize("words", [(), ("tidy",), ("plugin",), ("check", "c.yaml", "--loud")])
+def test_no_command_and_unknown_words_are_usage_errors(folder: Path, words: tuple[str, ...]) -> None:
+    assert cpex(folder, *words).returncode == 2
 
 
 def test_every_option_is_on_the_page() -> None:
