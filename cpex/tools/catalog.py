@@ -139,7 +139,7 @@ class PluginCatalog:
         """Install a package of the index.
 
         Args:
-            use_pytest: Take it from the test index, and what it depends on from the usual one.
+            use_pytest: Take it from the test index, and what it depends on from either.
             verify_integrity: Compare what is downloaded with the index's hash. The compared file is the one installed.
 
         Raises:

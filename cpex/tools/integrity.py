@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 from urllib.parse import quote
 
+from cpex.framework.settings import get_catalog_settings
+
 __all__ = [
     "FileHash",
     "IntegrityVerificationError",
@@ -81,12 +83,18 @@ def compute_file_hash(path: str | Path, algorithm: str = "sha256") -> str:
 
 
 def index_url(use_test: bool = False) -> str:
-    """The index that pip is configured with, or the test index that it knows, without a slash at the end.
+    """The index that pip is configured with, or the test index: the one in the settings, else the one that pip knows.
+
+    Returns:
+        Its address, without a slash at the end.
 
     Raises:
         RuntimeError: pip does not say.
     """
     if use_test:
+        given = get_catalog_settings().test_index_url
+        if given is not None:
+            return given.get_secret_value().rstrip("/")
         return _told([sys.executable, "-c", _ASK_TEST]).strip().rstrip("/")
     listed = dict(line.partition("=")[::2] for line in _told([*_PIP, "config", "list"]).splitlines())
     for section in _CONFIGURED:

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cpex.tools.console import clean_end, complain, print_json
+from cpex.tools.console import clean_end, complain
 from cpex.tools.exit_codes import ExitCode
+from cpex.tools.plugin_reading import nothing, show_info, show_installed, show_search, show_verify, show_versions
 
 if TYPE_CHECKING:
     # Loaded when there is something to do, so that help and version cost little.
     from cpex.framework.models.manifest import PluginManifest
     from cpex.tools.catalog import PluginCatalog
+    from cpex.tools.installing import InstallType
+    from cpex.tools.logs import LogPrinter
 
 __all__ = ["plugin"]
 
 ACTIONS = ("list", "info", "search", "versions", "install", "uninstall", "verify", "refresh")
-_NEED_SOURCE = ("install", "uninstall", "versions")
+_NEED_SOURCE = ("install", "uninstall")
+_FORMATS = ("text", "json")
 
 
 def plugin(
@@ -51,13 +56,42 @@ def plugin(
         raise typer.BadParameter(f"unknown action `{action}`; known: {', '.join(ACTIONS)}", param_hint="ACTION")
     if action in _NEED_SOURCE and not source:
         raise typer.BadParameter(f"`{action}` needs a plugin: cpex plugin {action} SOURCE", param_hint="SOURCE")
-    with clean_end(), logs_to_stderr():
+    chosen = _checked_type(install_type)
+    with clean_end(), logs_to_stderr() as printer:
+        _show_progress(printer)
+        if output not in _FORMATS:
+            typer.echo(f"warning: unknown format `{output}`, so it is text; known: {', '.join(_FORMATS)}", err=True)
         as_json = as_json or output == "json"
-        _run(action, source, install_type, yes=yes, as_json=as_json, convert=not no_convert, refresh=refresh)
+        _run(action, source, chosen, yes=yes, as_json=as_json, convert=not no_convert, refresh=refresh)
+
+
+def _show_progress(printer: LogPrinter) -> None:
+    """Let the installer's own messages through, such as the hash of what it takes from a repository."""
+    name = "cpex.tools.catalog"
+    logging.getLogger(name).setLevel(logging.INFO)
+    printer.setLevel(logging.INFO)
+    printer.thresholds[name] = logging.INFO
+
+
+def _checked_type(word: str | None) -> InstallType | None:
+    from cpex.tools.installing import TYPES
+
+    found = next((each for each in TYPES if each == word), None)
+    if word is not None and found is None:
+        known = ", ".join(TYPES)
+        raise typer.BadParameter(f"Unsupported installation type: {word}; known: {known}", param_hint="--type")
+    return found
 
 
 def _run(
-    action: str, source: str | None, install_type: str | None, *, yes: bool, as_json: bool, convert: bool, refresh: bool
+    action: str,
+    source: str | None,
+    install_type: InstallType | None,
+    *,
+    yes: bool,
+    as_json: bool,
+    convert: bool,
+    refresh: bool,
 ) -> None:
     from cpex.tools.catalog import PluginCatalog
 
@@ -65,115 +99,19 @@ def _run(
     if refresh or action == "refresh":
         _refresh(catalog, fatal=action == "refresh")
     if action == "list":
-        _list(as_json)
+        show_installed(as_json)
     elif action == "info":
-        _info(source, as_json)
+        show_info(source, as_json)
     elif action == "search":
-        _search(catalog, source, as_json)
+        show_search(catalog, source, as_json)
     elif action == "versions":
-        _versions(catalog, source or "", as_json)
+        show_versions(catalog, source, as_json)
     elif action == "verify":
-        _verify(source, as_json)
+        show_verify(source, as_json)
     elif action == "install":
         _install(catalog, source or "", install_type, yes=yes, convert=convert)
     elif action == "uninstall":
         _uninstall(catalog, source or "", yes=yes)
-
-
-def _list(as_json: bool) -> None:
-    from cpex.tools.plugin_registry import PluginRegistry
-
-    installed = PluginRegistry().registry.plugins
-    if as_json:
-        rows = [
-            {"name": each.name, "version": each.version, "installation_type": each.installation_type.value}
-            for each in installed
-        ]
-        print_json({"plugins": rows}, sys.stdout)
-        return
-    for each in installed:
-        typer.echo(f"name: {each.name} version: {each.version} installation type: {each.installation_type.value}\n")
-
-
-def _info(word: str | None, as_json: bool) -> None:
-    from cpex.tools.plugin_registry import PluginRegistry
-
-    wanted = (word or "").lower()
-    found = [
-        each.model_dump(mode="json")
-        for each in PluginRegistry().registry.plugins
-        if wanted in each.name.lower() or wanted in each.kind.lower()
-    ]
-    if as_json:
-        print_json({"plugins": found}, sys.stdout)
-    else:
-        for record in found:
-            print_json(record, sys.stdout)
-    if not found:
-        _nothing("No plugins found", as_json)
-
-
-def _nothing(text: str, as_json: bool) -> NoReturn:
-    typer.echo(text, err=as_json)
-    raise typer.Exit(ExitCode.NOT_FOUND)
-
-
-def _search(catalog: PluginCatalog, word: str | None, as_json: bool) -> None:
-    found = catalog.search(word) or []
-    rows = [{"name": each.name, "version": each.version, "installation_type": _origin(each)} for each in found]
-    if as_json:
-        print_json({"results": rows}, sys.stdout)
-    else:
-        for row in rows:
-            typer.echo(f"name: {row['name']} version: {row['version']} installation type: {row['installation_type']}")
-    if not rows:
-        _nothing("No plugins found.", as_json)
-
-
-def _origin(manifest: PluginManifest) -> str:
-    if manifest.monorepo is not None:
-        return "monorepo"
-    if manifest.package_info is not None:
-        return "pypi"
-    return "git" if manifest.git_repo is not None else "local"
-
-
-def _versions(catalog: PluginCatalog, name: str, as_json: bool) -> None:
-    known = catalog.find(name)
-    registry = catalog.versions(known.name) if known is not None else None
-    entries = [each.model_dump(mode="json", exclude_none=True) for each in registry.versions] if registry else []
-    latest = registry.latest.version if registry is not None and registry.latest is not None else None
-    if as_json:
-        print_json({"name": name, "latest": latest, "versions": entries}, sys.stdout)
-    else:
-        for each in entries:
-            known_marks = {"latest": each["version"] == latest, "deprecated": each["deprecated"]}
-            marks = [word for word, said in known_marks.items() if said]
-            typer.echo(f"{each['version']} released {each['released']}" + (f" ({', '.join(marks)})" if marks else ""))
-    if not entries:
-        _nothing(f"No versions of {name} are known.", as_json)
-
-
-def _verify(word: str | None, as_json: bool) -> None:
-    """Whether what the record says is installed is there."""
-    from pathlib import Path
-
-    from cpex.tools.plugin_registry import PluginRegistry
-
-    rows = [
-        {"name": each.name, "ok": Path(each.installation_path).exists(), "installation_path": each.installation_path}
-        for each in PluginRegistry().registry.plugins
-        if not word or word.lower() == each.name.lower()
-    ]
-    if as_json:
-        print_json({"ok": all(row["ok"] for row in rows), "plugins": rows}, sys.stdout)
-    else:
-        for row in rows:
-            typer.echo(f"{row['name']}: {'ok' if row['ok'] else 'missing'} ({row['installation_path']})")
-    if not rows:
-        _nothing("No plugins found", as_json)
-    if not all(row["ok"] for row in rows):
-        raise typer.Exit(ExitCode.FAILURE)
 
 
 def _refresh(catalog: PluginCatalog, *, fatal: bool) -> None:
@@ -186,24 +124,24 @@ def _refresh(catalog: PluginCatalog, *, fatal: bool) -> None:
         raise typer.Exit(ExitCode.OPERATION)
 
 
-def _install(catalog: PluginCatalog, source: str, install_type: str | None, *, yes: bool, convert: bool) -> None:
+def _install(
+    catalog: PluginCatalog, source: str, install_type: InstallType | None, *, yes: bool, convert: bool
+) -> None:
     from cpex.framework.settings import get_catalog_settings
     from cpex.tools import installing
     from cpex.tools.plugin_registry import PluginRegistry
 
     kind = install_type or "monorepo"
-    if kind not in installing.TYPES:
-        known = ", ".join(installing.TYPES)
-        raise typer.BadParameter(f"Unsupported installation type: {kind}; known: {known}", param_hint="--type")
     request = installing.Request(source, kind, convert, _git_user())
     record = installing.installed_already(request, catalog, PluginRegistry())
     if record is not None:
         typer.echo(f"{record.name} is already installed at version {record.version}")
         return
     chosen = _chosen(catalog, source, yes=yes) if kind == "monorepo" else None
-    if kind in ("pypi", "test-pypi"):
-        enabled = get_catalog_settings().verify_package_integrity
-        typer.echo(f"Package integrity verification: {'enabled' if enabled else 'disabled'}", err=True)
+    if kind in ("pypi", "test-pypi", "git"):
+        enabled = "enabled" + (" (hash will be computed and logged)" if kind == "git" else "")
+        verify = get_catalog_settings().verify_package_integrity
+        typer.echo(f"Package integrity verification: {enabled if verify else 'disabled'}", err=True)
     manifest = _guarded(lambda: installing.install(request, catalog, chosen), "Installation")
     typer.echo(f"✅ {manifest.name} installation complete.")
 
@@ -218,7 +156,9 @@ def _chosen(catalog: PluginCatalog, word: str, *, yes: bool) -> PluginManifest:
     """The plugin of a repository of many that a word means; asked for when there are several."""
     found = [each for each in catalog.search(word) or [] if each.monorepo is not None]
     if not found:
-        _nothing("No matching plugins found.", as_json=False)
+        typer.echo("No matching plugins found.")
+        typer.echo("help: `--refresh` asks the repositories first; `--type` installs from elsewhere", err=True)
+        raise typer.Exit(ExitCode.NOT_FOUND)
     exact = [each for each in found if each.name.lower() == word.lower()]
     names = {each.name for each in found}
     if exact or len(names) == 1:
@@ -255,9 +195,10 @@ def _uninstall(catalog: PluginCatalog, name: str, *, yes: bool) -> None:
     manifest = catalog.find(name)
     if record is None or manifest is None:
         lack = "is not installed" if record is None else "is not in the catalogue, which says how to remove it"
-        _nothing(f"{name} {lack}.", as_json=True)
-    typer.echo(f"{record.name} {record.version} ({record.installation_type.value})", err=True)
-    typer.echo(f"in {record.installation_path}", err=True)
+        nothing(f"{name} {lack}.", as_json=True)
+    typer.echo(f"plugin:  {record.name}", err=True)
+    typer.echo(f"version: {record.version} installation type: {record.installation_type.value}", err=True)
+    typer.echo(f"path:    {record.installation_path}", err=True)
     if not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter("there is no terminal to ask on; add -y", param_hint="--yes")

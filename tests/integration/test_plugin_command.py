@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -147,6 +148,8 @@ def test_a_package_of_the_index_is_installed_configured_listed_and_removed(shop:
     assert Path(record["installation_path"]).name == "my_guard"
     assert record["package_source"] == "my-guard"
     assert shop.json("versions", "my-guard")["latest"] == "1.0"
+    assert shop.json("versions") == {"plugins": [shop.json("versions", "my-guard")]}
+    assert shop.run("versions").stdout.startswith("my-guard 1.0 released ")
     assert shop.json("verify")["ok"] is True
     assert (shop.folder / "plugins" / "config.yaml.bak").read_text() == CONFIG
 
@@ -160,7 +163,9 @@ def test_a_package_of_the_index_is_installed_configured_listed_and_removed(shop:
     assert [(each["name"], each.get("version")) for each in entries] == [("other", None), ("my-guard", "1.2")]
     assert [each["version"] for each in shop.json("versions", "my-guard")["versions"]] == ["1.0", "1.2"]
 
-    failed(shop.run("uninstall", "my-guard"), 2, "there is no terminal to ask on; add -y")
+    asked = shop.run("uninstall", "my-guard")
+    failed(asked, 2, "there is no terminal to ask on; add -y")
+    assert asked.stderr.startswith("plugin:  my-guard\nversion: 1.2 installation type: pypi\npath:    ")
     gone = shop.run("uninstall", "my-guard", "-y")
     assert gone.stdout == "✅ my-guard uninstalled; removed from the configuration: my-guard.\n", gone.stderr
     assert shop.config() == CONFIG.replace("# Mine.\n", "# Mine.\nplugin_dirs: [plugins]\n")
@@ -214,6 +219,49 @@ def test_what_cannot_be_compared_is_told_and_in_strict_mode_refused(shop: Shop) 
     done = shop.run("install", "my-guard", "-t", "pypi", "--no-convert")
     assert done.returncode == 0
     assert "Integrity of my-guard is not confirmed: the index has no hash of my_guard-1.0" in done.stderr
+
+
+@pytest.fixture
+def test_index(shop: Shop, tmp_path: Path) -> Iterator[PackageIndex]:
+    """Another index, which is the test index of the shop."""
+    with running_index(tmp_path / "test-wheels") as index:
+        shop.variables["PLUGINS_TEST_INDEX_URL"] = index.url
+        yield index
+
+
+def publish_for_testing(shop: Shop, index: PackageIndex, requires: tuple[str, ...]) -> Path:
+    text = yaml.safe_dump(MANIFEST)
+    files = {"my_guard/__init__.py": "", "my_guard/plugin.py": CLASS, "my_guard/plugin-manifest.yaml": text}
+    make_wheel(shop.index.folder, "my-helper", "1.0", {"my_helper.py": ""})
+    return make_wheel(index.folder, "my-guard", "1.0", files, requires)
+
+
+def test_a_package_comes_from_the_test_index_and_what_it_needs_from_the_usual_one(
+    shop: Shop, test_index: PackageIndex
+) -> None:
+    publish_for_testing(shop, test_index, ("my-helper",))
+    failed(shop.run("install", "my-guard", "-t", "pypi"), 4, "Failed to download my-guard")
+    done = shop.run("install", "my-guard", "-t", "test-pypi")
+    assert done.returncode == 0, done.stderr
+    assert "Package integrity verification: enabled" in done.stderr
+    assert "is not confirmed" not in done.stderr
+    assert "/pypi/my-guard/1.0/json" in test_index.asked, "the hashes of the test index are compared"
+    (packages,) = (shop.folder / "plugins" / "my_guard" / ".venv").glob("lib/python*/site-packages")
+    assert (packages / "my_guard" / "plugin.py").exists()
+    assert (packages / "my_helper.py").exists()
+    (record,) = shop.json("info")["plugins"]
+    assert (record["installation_type"], record["package_source"]) == ("pypi", "my-guard")
+    assert shop.run("uninstall", "my-guard", "-y").returncode == 0
+
+
+def test_a_package_of_the_test_index_that_was_changed_on_its_way_is_not_installed(
+    shop: Shop, test_index: PackageIndex
+) -> None:
+    shop.write_config()
+    test_index.tampered.add(publish_for_testing(shop, test_index, ()).name)
+    done = shop.run("install", "my-guard", "-t", "test-pypi", "--no-convert")
+    failed(done, 4, "integrity of `my-guard` cannot be confirmed")
+    assert shop.nothing_changed()
 
 
 @pytest.mark.parametrize(
@@ -343,6 +391,8 @@ def test_a_repository_is_installed_at_the_commit_that_a_reference_stands_for(
     shop.variables = {"PIP_INDEX_URL": usual_index()}
     done = shop.run("install", f"my-guard @ git+{repository}@v1", "-t", "git", "--no-convert")
     assert done.returncode == 0, done.stderr
+    assert "Package integrity verification: enabled (hash will be computed and logged)" in done.stderr
+    assert re.search(r"info: SHA-256 of my.guard-1\.0\S*: [0-9a-f]{64}", done.stderr), done.stderr
     head = ["git", "rev-parse", "v1"]
     commit = subprocess.run(
         head, cwd=tmp_path / "source", check=True, capture_output=True, text=True, timeout=60
@@ -443,6 +493,9 @@ def test_of_several_plugins_none_is_taken_at_random(shop: Shop) -> None:
         (("install",), 2, "`install` needs a plugin"),
         (("uninstall",), 2, "`uninstall` needs a plugin"),
         (("install", "x", "-t", "conda"), 2, "Unsupported installation type: conda"),
+        (("list", "-t", "conda"), 2, "Unsupported installation type: conda; known: monorepo, pypi, test-pypi, git"),
+        (("install", "x"), 3, "help: `--refresh` asks the repositories first"),
+        (("versions",), 3, "No versions are known."),
         (("search", "x"), 3, "No plugins found."),
         (("info", "x"), 3, "No plugins found"),
         (("versions", "x"), 3, "No versions of x are known."),
@@ -451,7 +504,7 @@ def test_of_several_plugins_none_is_taken_at_random(shop: Shop) -> None:
         (("refresh",), 4, "set PLUGINS_GITHUB_TOKEN"),
     ],
 )
-@pytest.mark.conformance("P9")
+@pytest.mark.conformance("P9", "P25")
 def test_each_way_to_fail_has_its_code_and_a_sentence(
     shop: Shop, arguments: tuple[str, ...], code: int, text: str
 ) -> None:
@@ -465,3 +518,28 @@ def test_reading_makes_no_folder_and_json_is_one_document(shop: Shop) -> None:
     empty = shop.run("search", "x", "--format", "json")
     assert (json.loads(empty.stdout), empty.returncode) == ({"results": []}, 3)
     assert list(shop.folder.iterdir()) == []
+
+
+def test_an_unknown_format_is_text_and_a_warning(shop: Shop) -> None:
+    done = shop.run("search", "x", "-f", "yaml")
+    assert (done.returncode, done.stdout) == (3, "No plugins found.\n")
+    assert done.stderr == "warning: unknown format `yaml`, so it is text; known: text, json\n"
+
+
+def test_options_may_stand_before_and_after_the_words(shop: Shop) -> None:
+    assert shop.run("--format", "json", "list").stdout == shop.run("list", "--format", "json").stdout
+
+
+def test_a_file_of_variables_in_the_folder_is_read(shop: Shop) -> None:
+    shop.publish()
+    (shop.folder / ".env").write_text("PLUGIN_REGISTRY_FILE=elsewhere\nPLUGINS_CATALOG_FOLDER=shelf\n")
+    assert shop.run("install", "my-guard", "-t", "pypi", "--no-convert").returncode == 0
+    assert (shop.folder / "elsewhere" / "installed-plugins.json").is_file()
+    assert (shop.folder / "shelf" / "my-guard" / "plugin-manifest.yaml").is_file()
+
+
+def test_an_update_of_the_catalogue_that_fails_stops_no_other_action(shop: Shop) -> None:
+    done = shop.run("list", "--refresh", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"plugins": []})
+    assert "Update catalog\n" in done.stderr
+    assert "Catalog update failed.\n" in done.stderr

@@ -106,7 +106,7 @@ def test_an_author_that_git_does_not_know_is_to_be_changed(tmp_path: Path) -> No
         (("-u", "file:///nowhere/at/all", "-d", "x", "--no_input"), 4, "Failed to create plugin project: "),
     ],
 )
-@pytest.mark.conformance("P23")
+@pytest.mark.conformance("P23", "P25")
 def test_what_cannot_be_made_is_told_and_leaves_nothing(
     tmp_path: Path, options: tuple[str, ...], code: int, text: str
 ) -> None:

@@ -88,5 +88,22 @@ TOOLS: tuple[Departure, ...] = (
         "pass their own test and check, and can be installed",
     ),
     Departure("P23", "a question without a terminal", "is a traceback", "ends in 2 and names the option to give"),
-    Departure("P24", "`list`, `search` and `versions`", "ask the network", "do so with `--refresh` only"),
+    Departure(
+        "P24",
+        "the catalogue, before `list`, `search`, `versions` and `install`",
+        "is asked for from the network",
+        "is asked for with `--refresh` only",
+    ),
+    Departure(
+        "P25",
+        "`cpex bootstrap` with an unknown type, any action with an unknown `--type`",
+        "ends in 4; is passed over by all but `install`",
+        "ends in 2, with the types that are known",
+    ),
+    Departure(
+        "P26",
+        "a variable of the environment with a wrong value",
+        "is a traceback",
+        "ends in 2 and is named, without its value",
+    ),
 )
