@@ -1,4 +1,4 @@
-"""The guard in LangChain agents, as middleware around their tools and their model. Needs the extra `langchain`.
+"""The guard in LangChain agents: middleware around their tools, their model and their runs. Needs `langchain`.
 
 Source: docs/adapters/langchain.md; https://docs.langchain.com/oss/python/langchain/middleware.
 """
@@ -6,26 +6,29 @@ Source: docs/adapters/langchain.md; https://docs.langchain.com/oss/python/langch
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from cpex.adapters._extras import needs
 
 with needs("langchain"):
-    from langchain.agents.middleware import AgentMiddleware
+    from langchain.agents.middleware import AgentMiddleware, hook_config
     from langchain.agents.middleware.types import ModelResponse
-    from langchain_core.messages import AIMessage, ToolMessage, convert_to_messages, convert_to_openai_messages
+    from langchain_core.messages import AIMessage, ToolMessage
     from langgraph.types import Command
 
+    from cpex.adapters._langchain_messages import changed, common
+    from cpex.adapters._langchain_run import AgentRuns, RunState
+
 from cpex.adapters._requests import denial_text, request_of, sync_request_of
-from cpex.framework.cmf.adapters import from_openai, to_openai
 from cpex.framework.errors import GuardError, PluginViolationError
 from cpex.framework.guard import MODEL, TOOL
-from cpex.framework.guard.sync import SyncGuard
+from cpex.framework.guard.sync import SyncGuard, current_sync_request
 from cpex.framework.hooks.tools import ToolPreInvokePayload
 
 if TYPE_CHECKING:
     from cpex.framework.cmf.message import Message
+    from cpex.framework.guard import Request
     from cpex.framework.manager import PluginManager
 
 __all__ = ["GuardMiddleware"]
@@ -39,17 +42,44 @@ class GuardMiddleware(AgentMiddleware):  # type: ignore[misc]
 
     Operations belong to the request that is open around `agent.ainvoke(...)`, else each to one of its own. A denied
     tool answers with a `ToolMessage` whose status is `error`, which the model reads; a denied model call with an
-    `AIMessage` that says why, which ends the agent's turn. A plugin that fails under `on_error: fail` is an exception.
+    `AIMessage` that says why, which ends the agent's turn; so does a denied run. A plugin that fails under
+    `on_error: fail` is an exception.
     """
 
-    def __init__(self, guard: PluginManager | SyncGuard) -> None:
+    state_schema = RunState
+
+    def __init__(self, guard: PluginManager | SyncGuard, *, agent_id: str = "agent") -> None:
         """Make it.
 
         Args:
             guard: A manager for `ainvoke` and `astream`, a `SyncGuard` for `invoke` and `stream`.
+            agent_id: What hooks around runs call the agent.
         """
         super().__init__()
         self._guard = guard
+        self._runs = AgentRuns(guard, agent_id)
+
+    # mypy: what decorates is typed as `Any` where the framework is not installed.
+    @hook_config(can_jump_to=["end"])  # type: ignore[untyped-decorator]
+    async def abefore_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Run `agent_pre_invoke`."""
+        self._manager()
+        return await self._runs.before(state)
+
+    # mypy: as above.
+    @hook_config(can_jump_to=["end"])  # type: ignore[untyped-decorator]
+    def before_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Run `agent_pre_invoke`, without an event loop."""
+        return self._sync_guard().run(self._runs.before(state, self._open_request()))  # type: ignore[no-any-return]
+
+    async def aafter_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Run `agent_post_invoke`."""
+        self._manager()
+        return await self._runs.after(state)
+
+    def after_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
+        """Run `agent_post_invoke`, without an event loop."""
+        return self._sync_guard().run(self._runs.after(state, self._open_request()))  # type: ignore[no-any-return]
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         """Call a tool between its hooks."""
@@ -114,6 +144,10 @@ class GuardMiddleware(AgentMiddleware):  # type: ignore[misc]
             )
         return self._guard
 
+    def _open_request(self) -> Request | None:
+        known = current_sync_request.get()
+        return known.request if known is not None and known.request.manager is self._sync_guard().manager else None
+
     def _sync_guard(self) -> SyncGuard:
         if not isinstance(self._guard, SyncGuard):
             raise GuardError(
@@ -173,13 +207,13 @@ class _ModelCall:
         self._request = request
         system = request.system_message
         self._asked = [*([system] if system is not None else []), *request.messages]
-        self.messages = _common(self._asked)
+        self.messages = common(self._asked)
         self._response: Any = None
         self._answers: list[Message] = []
 
     def ready(self, ready: list[Message]) -> Any:
         """The request with what plugins made of its messages."""
-        asked = _changed(self._asked, self.messages, ready)
+        asked = changed(self._asked, self.messages, ready)
         if asked is self._asked:
             return self._request
         if self._request.system_message is None:
@@ -189,12 +223,12 @@ class _ModelCall:
     def shown(self, response: Any) -> list[Message]:
         """What plugins see of a response."""
         self._response = response
-        self._answers = _common(response.result)
+        self._answers = common(response.result)
         return self._answers
 
     def answered(self, answers: list[Message]) -> Any:
         """The response with what plugins made of it."""
-        told = _changed(self._response.result, self._answers, answers)
+        told = changed(self._response.result, self._answers, answers)
         if told is self._response.result:
             return self._response
         if self._response.structured_response is not None:
@@ -203,29 +237,6 @@ class _ModelCall:
                 "say the old ones; deny it, or rewrite what is made of it"
             )
         return dataclasses.replace(self._response, result=told)
-
-
-def _common(messages: Sequence[Any]) -> list[Message]:
-    return from_openai(convert_to_openai_messages(list(messages)), drop=("name",))
-
-
-def _changed(originals: list[Any], before: list[Message], after: list[Message]) -> list[Any]:
-    """The framework's messages, with the content and calls of those that plugins changed; the same list without any."""
-    if all(old is new for old, new in zip(before, after, strict=True)):
-        return originals
-    written = convert_to_messages(to_openai(after))
-    return [
-        original if old is new else _taken(original, made)
-        for original, old, new, made in zip(originals, before, after, written, strict=True)
-    ]
-
-
-def _taken(original: Any, made: Any) -> Any:
-    # Ids, usage and what providers add stay those of the original.
-    update = {"content": made.content}
-    if isinstance(original, AIMessage):
-        update["tool_calls"] = made.tool_calls
-    return original.model_copy(update=update)
 
 
 def _refusal(denial: PluginViolationError) -> Any:

@@ -1,4 +1,4 @@
-"""The guard in agents of the OpenAI Agents SDK, around their function tools. Needs the extra `openai-agents`.
+"""The guard in agents of the OpenAI Agents SDK: their function tools, models and runs. Needs the extra `openai-agents`.
 
 Source: docs/adapters/openai_agents.md; https://openai.github.io/openai-agents-python/tools/.
 """
@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any
 from cpex.adapters._extras import needs
 
 with needs("openai-agents"):
-    from agents import Agent, FunctionTool
+    from agents import Agent, FunctionTool, MultiProvider
+    from agents.models.interface import Model
+
+    from cpex.adapters._openai_model import GuardedModel
+    from cpex.adapters._openai_run import Runs, Watch
 
 from cpex.adapters._requests import denial_text, request_of
 from cpex.framework.errors import GuardError, PluginViolationError
@@ -23,20 +27,38 @@ from cpex.framework.hooks.tools import ToolPreInvokePayload
 if TYPE_CHECKING:
     from cpex.framework.manager import PluginManager
 
-__all__ = ["guard_agent", "guard_tools"]
+__all__ = ["guard_agent", "guard_model", "guard_tools"]
 
 
-def guard_agent(agent: Any, manager: PluginManager, *, unguarded: Collection[str] = ()) -> Any:
-    """A copy of an agent whose function tools are guarded, and with it the agents that it hands over to.
+def guard_agent(
+    agent: Any,
+    manager: PluginManager,
+    *,
+    unguarded: Collection[str] = (),
+    model_provider: Any = None,
+    runs: bool = True,
+) -> Any:
+    """A copy of an agent whose tools, model and runs are guarded, and with it the agents that it hands over to.
+
+    Denials: a tool answers with the reason, which the model reads; what goes to the model or comes from it, and a run
+    as a whole, trip a guardrail, whose `output_info` is the violation.
 
     Args:
         unguarded: Names of tools and MCP servers that may stay outside of the guard: it can only stand around function
             tools. Tools that a provider runs itself are among them.
+        model_provider: Finds models by name; the SDK's own unless given. The one of a `RunConfig` is not asked.
+        runs: Whether agent hooks stand around runs. They are guardrails, which the SDK does not let stand beside a
+            conversation that its server keeps; with `False` no plugin hears of runs.
 
     Raises:
-        GuardError: The agent, or one that it hands over to, has others; all are named.
+        GuardError: The agent, or one that it hands over to, has tools of other kinds; all are named.
     """
-    return _Agents(manager, frozenset(unguarded)).guarded(agent)
+    return _Agents(manager, frozenset(unguarded), model_provider, runs).guarded(agent)
+
+
+def guard_model(model: Any, manager: PluginManager) -> Any:
+    """A model that is asked between `cmf.llm_input` and `cmf.llm_output`, such as for `RunConfig(model=...)`."""
+    return GuardedModel(model, manager)
 
 
 def guard_tools(tools: Iterable[Any], manager: PluginManager, *, unguarded: Collection[str] = ()) -> list[Any]:
@@ -59,9 +81,12 @@ def guard_tools(tools: Iterable[Any], manager: PluginManager, *, unguarded: Coll
 class _Agents:
     """The agents that were copied so far: agents may hand over in circles."""
 
-    def __init__(self, manager: PluginManager, unguarded: frozenset[str]) -> None:
+    def __init__(self, manager: PluginManager, unguarded: frozenset[str], provider: Any, runs: bool) -> None:
         self._manager = manager
         self._unguarded = unguarded
+        self._provider = provider
+        around = Runs(manager)
+        self._before, self._after = ([around.before], [around.after]) if runs else ([], [])
         self._done: dict[int, Any] = {}
 
     def guarded(self, agent: Any) -> Any:
@@ -70,9 +95,30 @@ class _Agents:
         if servers := [each.name for each in agent.mcp_servers if each.name not in self._unguarded]:
             raise _outside(servers)
         tools = guard_tools(agent.tools, self._manager, unguarded=self._unguarded)
-        own = self._done[id(agent)] = agent.clone(tools=tools)
+        own = self._done[id(agent)] = agent.clone(
+            tools=tools,
+            model=GuardedModel(self._model(agent.model), self._manager, agent),
+            hooks=Watch(self._manager, agent.hooks),
+            # First: what they deny, no other one need look at.
+            input_guardrails=[*self._before, *agent.input_guardrails],
+            output_guardrails=[*agent.output_guardrails, *self._after],
+        )
+        # What goes with a model's name; a clone drops it with the name.
+        own.model_settings = agent.model_settings
         own.handoffs = [self._handoff(each) for each in agent.handoffs]
         return own
+
+    def _model(self, model: Any) -> Any:
+        if isinstance(model, Model):
+            return model
+
+        def found() -> Any:
+            # Looked for when it is asked: providers want their keys.
+            if self._provider is None:
+                self._provider = MultiProvider()
+            return self._provider.get_model(model)
+
+        return found
 
     def _handoff(self, target: Any) -> Any:
         if isinstance(target, Agent):

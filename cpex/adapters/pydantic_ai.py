@@ -1,10 +1,11 @@
-"""The guard in agents of pydantic-ai: a capability around their tools and their model. Needs the extra `pydantic-ai`.
+"""The guard in agents of pydantic-ai: a capability around their tools, models and runs. Needs the extra `pydantic-ai`.
 
 Source: docs/adapters/pydantic_ai.md; https://pydantic.dev/docs/ai/capabilities/overview/.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from cpex.adapters._extras import needs
 
 with needs("pydantic-ai"):
+    from pydantic_ai import UserPromptNode
     from pydantic_ai import messages as pa
     from pydantic_ai.capabilities import AbstractCapability
     from pydantic_ai.exceptions import ToolFailed
+
+    from cpex.adapters._pydantic_ai_run import UNCHANGED, answer_of, payload_of, prompt_of, result_with
 
 from cpex.adapters._requests import denial_text, request_of
 from cpex.framework.cmf.message import (
@@ -31,7 +35,7 @@ from cpex.framework.cmf.message import (
     Unknown,
 )
 from cpex.framework.errors import GuardError, PluginViolationError
-from cpex.framework.guard import MODEL, TOOL
+from cpex.framework.guard import AGENT, MODEL, TOOL, current_request
 from cpex.framework.hooks.tools import ToolPreInvokePayload
 
 if TYPE_CHECKING:
@@ -47,12 +51,46 @@ class GuardCapability(AbstractCapability[Any]):  # type: ignore[misc]
         agent = Agent(model, capabilities=[GuardCapability(manager)])
 
     Operations belong to the request that is open around `agent.run(...)`, else each to one of its own. A denied tool is
-    a failure that the model reads; a denied model call ends the run with the `PluginViolationError`. A plugin that
-    fails under `on_error: fail` ends the run as well.
+    a failure that the model reads; a denied model call or run ends the run with the `PluginViolationError`. A plugin
+    that fails under `on_error: fail` ends the run as well.
     """
 
     def __init__(self, manager: PluginManager) -> None:
         self._manager = manager
+        self._prompt: Any = UNCHANGED
+
+    async def for_run(self, ctx: Any) -> Any:
+        """A copy for one run, which keeps the prompt that plugins left."""
+        return copy.copy(self)
+
+    async def wrap_run(self, ctx: Any, *, handler: Callable[[], Awaitable[Any]]) -> Any:
+        """Run the agent between its hooks."""
+        known = current_request.get()
+        # Not opened: the framework carries what is set here over to whoever runs the agent.
+        request = known if known is not None and known.manager is self._manager else self._manager.request()
+        if not request.guards(AGENT):
+            return await handler()
+        payload = payload_of(ctx)
+        result: Any = None
+        told: dict[str, Any] = {}
+
+        async def run(ready: Any) -> list[Any]:
+            nonlocal result, told
+            self._prompt = prompt_of(ctx, payload, ready)
+            result = await handler()
+            told = answer_of(result)
+            return [told]
+
+        answers = await request.perform(AGENT, payload, run, on_denial="raise")
+        if len(answers) != 1:
+            raise GuardError("a plugin changed the number of an agent's messages; let it change their content")
+        return result_with(result, told, answers[0])
+
+    async def before_node_run(self, ctx: Any, *, node: Any) -> Any:
+        """Put the prompt that plugins left where the agent begins."""
+        if self._prompt is UNCHANGED or not isinstance(node, UserPromptNode):
+            return node
+        return dataclasses.replace(node, user_prompt=self._prompt)
 
     async def wrap_tool_execute(
         self, ctx: Any, *, call: Any, tool_def: Any, args: dict[str, Any], handler: Callable[[Any], Awaitable[Any]]

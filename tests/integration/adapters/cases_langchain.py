@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
-from integration.adapters.handlers import crash, echo_of_asked, mask, rewriting
+from integration.adapters.handlers import crash, echo_of_asked, hooks_of, mask, recorders, rewriting
 from langchain.agents import create_agent
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
 from support import allow, deny, manager_of, plugin
 
 from cpex.adapters.langchain import GuardMiddleware
 from cpex.framework import PluginError, PluginResult
-from cpex.framework.errors import GuardError
+from cpex.framework.errors import CoverageError, GuardError
 from cpex.framework.guard.sync import SyncGuard
+from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 
 PRE, POST = "tool_pre_invoke", "tool_post_invoke"
 MODEL_HOOKS = ["cmf.llm_input", "cmf.llm_output"]
+AGENT_HOOKS = ["agent_pre_invoke", "agent_post_invoke"]
 HEARD: list[list[Any]] = []
 
 
@@ -65,7 +69,7 @@ def agent_of(guard: Any, *said: Any, **options: Any) -> Any:
 
 
 async def run(*plugins: Any, said: Any, ask: str = "hi", **options: Any) -> list[Any]:
-    agent = agent_of(manager_of(*plugins), *said, **options)
+    agent = agent_of(manager_of(*plugins, coverage=options.pop("coverage", None)), *said, **options)
     result = await asyncio.wait_for(agent.ainvoke({"messages": [HumanMessage(ask)]}), 30)
     return list(result["messages"])
 
@@ -143,6 +147,78 @@ async def test_state_goes_from_pre_to_post_and_parallel_tools_are_kept_apart() -
     assert [each.content for each in messages[2:5]] == ["a", "b", "c"]
 
 
+async def test_what_an_agent_is_asked_and_answers_is_rewritten() -> None:
+    seen: list[Any] = []
+
+    async def judge(payload: Any, context: Any) -> PluginResult[Any]:
+        seen.append((payload.agent_id, [(each.role, each.content) for each in payload.messages]))
+        *others, last = payload.messages
+        masked = last.model_copy(update={"content": last.content.replace("secret", "***")})
+        return PluginResult(modified_payload=payload.model_copy(update={"messages": [*others, masked]}))
+
+    said = [SEARCH, AIMessage("my secret", id="kept")]
+    messages = await run(plugin(judge, hooks=AGENT_HOOKS), said=said, ask="a secret")
+    assert seen == [("agent", [("user", "a secret")]), ("agent", [("assistant", "my secret")])]
+    assert HEARD[0][0].content == "a ***"
+    assert [each.content for each in messages] == ["a ***", "", "found tea", "my ***"]
+    assert messages[-1].id == "kept"
+
+
+async def test_a_denied_run_ends_at_once_and_a_denied_answer_is_not_in_the_conversation() -> None:
+    before = await run(plugin(deny, hooks=["agent_pre_invoke"]), said=["my secret"])
+    assert ([each.content for each in before], HEARD) == (["hi", "denied: because (NO)"], [])
+    after = await run(plugin(deny, hooks=["agent_post_invoke"]), said=["my secret"])
+    assert [each.content for each in after] == ["hi", "denied: because (NO)"]
+
+
+async def test_state_of_runs_goes_from_pre_to_post_and_parallel_runs_are_kept_apart() -> None:
+    arrived = asyncio.Barrier(3)
+
+    async def judge(payload: Any, context: Any) -> PluginResult[Any]:
+        if (asked := context.get_state("asked")) is not None:
+            answer = payload.messages[0].model_copy(update={"content": asked})
+            return PluginResult(modified_payload=payload.model_copy(update={"messages": [answer]}))
+        context.set_state("asked", payload.messages[0].content)
+        await asyncio.wait_for(arrived.wait(), 10)
+        return PluginResult()
+
+    manager = manager_of(plugin(judge, hooks=AGENT_HOOKS))
+    agent = create_agent(Model(messages=iter("xyz")), middleware=[GuardMiddleware(manager)])
+    async with manager.request():
+        results = await asyncio.gather(*(agent.ainvoke({"messages": [HumanMessage(text)]}) for text in "abc"))
+    assert [result["messages"][-1].content for result in results] == ["a", "b", "c"]
+
+
+async def test_a_conversation_that_goes_on_is_judged_run_by_run() -> None:
+    seen: list[Any] = []
+
+    async def look(payload: Any, context: Any) -> PluginResult[Any]:
+        seen.append([each.content for each in payload.messages])
+        return PluginResult()
+
+    agent = agent_of(manager_of(plugin(look, hooks=AGENT_HOOKS)), "one", "two", checkpointer=InMemorySaver())
+    thread = {"configurable": {"thread_id": "1"}}
+    for text in ("first", "second"):
+        await agent.ainvoke({"messages": [HumanMessage(text)]}, thread)
+    assert seen == [["first"], ["one"], ["first", "one", "second"], ["two"]]
+
+
+async def test_mandatory_hooks_around_runs_and_models_that_no_plugin_handles_stop_the_agent() -> None:
+    for hook in ("agent_pre_invoke", "agent_post_invoke", "cmf.llm_input", PRE):
+        coverage = CoverageConfig(mode=CoverageMode.RAISE, mandatory=[hook])
+        with pytest.raises(CoverageError, match=f"went past mandatory hook `{re.escape(hook)}`"):
+            await run(said=[SEARCH, "done"], coverage=coverage)
+
+
+async def test_a_gap_in_the_coverage_can_be_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
+    coverage = CoverageConfig(mode=CoverageMode.ALARM, mandatory=[POST])
+    messages = await run(plugin(allow), said=[SEARCH, "done"], coverage=coverage)
+    assert messages[-1].content == "done"
+    assert [record.getMessage().partition(":")[0] for record in caplog.records if record.name.startswith("cpex")] == [
+        "tool `search` went past mandatory hook `tool_post_invoke`"
+    ]
+
+
 async def test_operations_belong_to_the_request_that_is_open_around_the_agent() -> None:
     seen: list[Any] = []
 
@@ -175,6 +251,22 @@ def test_agents_without_an_event_loop_are_guarded_as_well() -> None:
     assert result["messages"][2].content == "denied: because (NO)"
 
 
+def test_runs_without_an_event_loop_have_agent_hooks_as_well() -> None:
+    seen: list[Any] = []
+
+    async def look(payload: Any, context: Any) -> PluginResult[Any]:
+        seen.append((context.global_context.user, [each.content for each in payload.messages], context.get_state("n")))
+        context.set_state("n", 1)
+        return PluginResult()
+
+    ask = {"messages": [HumanMessage("hi")]}
+    with SyncGuard(manager_of(plugin(look, hooks=AGENT_HOOKS))) as guard, guard.request(user="ann"):
+        agent_of(guard, "done").invoke(ask)
+    assert seen == [("ann", ["hi"], None), ("ann", ["done"], 1)]
+    with SyncGuard(manager_of(plugin(deny, hooks=["agent_post_invoke"]))) as guard:
+        assert agent_of(guard, "done").invoke(ask)["messages"][-1].content == "denied: because (NO)"
+
+
 def test_a_guard_of_the_wrong_kind_is_an_error() -> None:
     ask = {"messages": [HumanMessage("hi")]}
     with pytest.raises(GuardError, match="the agent runs without an event loop"):
@@ -183,3 +275,9 @@ def test_a_guard_of_the_wrong_kind_is_an_error() -> None:
         agent = agent_of(guard, "hi")
         with pytest.raises(GuardError, match="the agent runs on an event loop"):
             asyncio.run(agent.ainvoke(ask))
+
+
+async def test_the_hooks_that_fire_are_those_of_the_table() -> None:
+    seen: set[str] = set()
+    await run(*recorders(seen), said=[SEARCH, "done"])
+    assert seen == hooks_of("LangChain")

@@ -12,7 +12,7 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import litellm
 import pytest
-from integration.adapters.handlers import crash, mask
+from integration.adapters.handlers import crash, hooks_of, mask, recorders
 from litellm.exceptions import GuardrailRaisedException
 from support import allow, deny, manager_of, plugin
 
@@ -192,3 +192,10 @@ async def test_a_plugin_that_fails_fails_the_call() -> None:
     guard(plugin(crash, hooks=[INPUT]))
     with pytest.raises(PluginError):
         await ask()
+
+
+async def test_the_hooks_that_fire_are_those_of_the_table() -> None:
+    seen: set[str] = set()
+    guard(*recorders(seen))
+    await ask()
+    assert seen == hooks_of("LiteLLM and its proxy")

@@ -29,7 +29,7 @@ from support import manager_of, plugin
 
 from cpex.adapters.litellm import GuardGuardrail
 
-START_S = 90.0
+START_S = 120.0
 """Bound on the wait for a proxy; it takes about ten seconds."""
 KEY = {"Authorization": "Bearer sk-operator"}
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
-from integration.adapters.handlers import crash, echo_of_asked, mask, rewriting
+from integration.adapters.handlers import crash, echo_of_asked, hooks_of, mask, recorders, rewriting
+from pydantic import BaseModel
 from pydantic_ai import Agent, ImageUrl
 from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCallPart, ToolReturnPart
 from pydantic_ai.models.function import FunctionModel
@@ -14,10 +16,16 @@ from support import allow, deny, manager_of, plugin
 
 from cpex.adapters.pydantic_ai import GuardCapability
 from cpex.framework import PluginError, PluginResult, PluginViolationError
-from cpex.framework.errors import GuardError
+from cpex.framework.errors import CoverageError, GuardError
+from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 
 PRE, POST = "tool_pre_invoke", "tool_post_invoke"
 MODEL_HOOKS = ["cmf.llm_input", "cmf.llm_output"]
+AGENT_HOOKS = ["agent_pre_invoke", "agent_post_invoke"]
+
+
+class Weight(BaseModel):
+    grams: int
 
 
 def calling(*calls: tuple[str, dict[str, Any]]) -> ModelResponse:
@@ -132,6 +140,125 @@ async def test_state_goes_from_pre_to_post_and_parallel_tools_are_kept_apart() -
     assert [each.content for each in returned(result)] == ["a", "b", "c"]
 
 
+async def rewrite_content(payload: Any, context: Any) -> PluginResult[Any]:
+    """Replaces the word `secret` in the first message of an agent."""
+    (message,) = payload.messages
+    if isinstance(message.content, str):
+        content: Any = message.content.replace("secret", "***")
+    else:
+        text, *others = message.content
+        content = [text.model_copy(update={"text": text.text.replace("secret", "***")}), *others]
+    masked = message.model_copy(update={"content": content})
+    return PluginResult(modified_payload=payload.model_copy(update={"messages": [masked]}))
+
+
+async def test_what_an_agent_is_asked_and_answers_is_rewritten_also_for_the_next_run() -> None:
+    house = House(manager_of(plugin(rewrite_content, hooks=AGENT_HOOKS)), SEARCH, "my secret", "again")
+    result = await house.ask("a secret")
+    assert house.heard[0][0].parts[0].content == "a ***"
+    assert result.output == "my ***"
+    await house.agent.run("more", message_history=result.all_messages())
+    assert "secret" not in str(house.heard[-1])
+
+
+async def test_texts_of_a_prompt_with_pictures_are_rewritten_and_the_pictures_kept() -> None:
+    image = ImageUrl(url="https://example.com/a.png")
+    house = House(manager_of(plugin(rewrite_content, hooks=["agent_pre_invoke"])), "done")
+    await house.ask(["a secret picture", image])
+    assert list(house.heard[0][0].parts[0].content) == ["a *** picture", image]
+
+
+async def test_an_output_that_is_no_text_is_seen_and_a_rewrite_of_it_is_an_error() -> None:
+    seen: list[Any] = []
+
+    async def look(payload: Any, context: Any) -> PluginResult[Any]:
+        seen.append(payload.messages[0].content.model_dump())
+        return PluginResult()
+
+    said = ModelResponse([ToolCallPart("final_result", {"grams": 5}, tool_call_id="1")])
+    house = House(manager_of(plugin(look, hooks=["agent_post_invoke"])), said, output_type=Weight)
+    assert (await house.ask()).output == Weight(grams=5)
+    assert seen == [{"grams": 5}]
+    other = [{"role": "assistant", "content": {"grams": 6}}]
+    manager = manager_of(plugin(rewriting(messages=other), hooks=["agent_post_invoke"]))
+    with pytest.raises(GuardError, match=r"rewrite it in `cmf\.llm_output`"):
+        await House(manager, said, output_type=Weight).ask()
+
+
+@pytest.mark.parametrize("hook", AGENT_HOOKS)
+async def test_a_denied_run_ends_with_the_denial(hook: str) -> None:
+    house = House(manager_of(plugin(deny, hooks=[hook])), "my secret")
+    with pytest.raises(PluginViolationError) as caught:
+        await house.ask()
+    assert caught.value.violation is not None
+    assert (caught.value.violation.code, len(house.heard)) == ("NO", int(hook == "agent_post_invoke"))
+
+
+async def test_state_of_runs_goes_from_pre_to_post_and_parallel_runs_are_kept_apart() -> None:
+    arrived = asyncio.Barrier(3)
+
+    async def judge(payload: Any, context: Any) -> PluginResult[Any]:
+        if (asked := context.get_state("asked")) is not None:
+            answer = payload.messages[0].model_copy(update={"content": asked})
+            return PluginResult(modified_payload=payload.model_copy(update={"messages": [answer]}))
+        context.set_state("asked", payload.messages[0].content)
+        await asyncio.wait_for(arrived.wait(), 10)
+        return PluginResult()
+
+    manager = manager_of(plugin(judge, hooks=AGENT_HOOKS))
+    house = House(manager, *"xyz")
+    async with manager.request():
+        results = await asyncio.gather(*(house.ask(text) for text in "abc"))
+    assert [result.output for result in results] == ["a", "b", "c"]
+
+
+async def test_a_run_whose_answer_streams_is_judged_when_it_ends() -> None:
+    async def speak(messages: Any, info: Any) -> Any:
+        yield "my "
+        yield "secret"
+
+    seen: list[Any] = []
+
+    async def look(payload: Any, context: Any) -> PluginResult[Any]:
+        seen.append(payload.messages[0].content)
+        return PluginResult()
+
+    agent = Agent(
+        FunctionModel(stream_function=speak),
+        capabilities=[GuardCapability(manager_of(plugin(look, hooks=AGENT_HOOKS)))],
+    )
+    async with asyncio.timeout(30), agent.run_stream("hi") as result:
+        assert await result.get_output() == "my secret"
+    assert seen == ["hi", "my secret"]
+
+
+async def test_a_cancelled_run_is_recorded_as_one() -> None:
+    reached = asyncio.Event()
+
+    async def wait(messages: Any, info: Any) -> ModelResponse:
+        reached.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    coverage = CoverageConfig(mode=CoverageMode.RAISE, mandatory=["agent_post_invoke"])
+    manager = manager_of(plugin(allow, hooks=AGENT_HOOKS), coverage=coverage)
+    agent = Agent(FunctionModel(wait), capabilities=[GuardCapability(manager)])
+    async with manager.request() as request:
+        task = asyncio.create_task(agent.run("hi"))
+        await asyncio.wait_for(reached.wait(), 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert [each.outcome for each in request.ledger.records] == ["cancelled"]
+
+
+async def test_mandatory_hooks_that_no_plugin_handles_stop_the_agent() -> None:
+    for hook in ("agent_pre_invoke", "agent_post_invoke", "cmf.llm_output", PRE):
+        coverage = CoverageConfig(mode=CoverageMode.RAISE, mandatory=[hook])
+        with pytest.raises(CoverageError, match=f"went past mandatory hook `{re.escape(hook)}`"):
+            await House(manager_of(coverage=coverage), SEARCH, "done").ask()
+
+
 async def test_operations_belong_to_the_request_that_is_open_around_the_agent() -> None:
     seen: list[Any] = []
 
@@ -149,3 +276,9 @@ async def test_operations_belong_to_the_request_that_is_open_around_the_agent() 
 async def test_a_plugin_that_fails_ends_the_run() -> None:
     with pytest.raises(PluginError):
         await House(manager_of(plugin(crash)), SEARCH, "done").ask()
+
+
+async def test_the_hooks_that_fire_are_those_of_the_table() -> None:
+    seen: set[str] = set()
+    await House(manager_of(*recorders(seen)), SEARCH, "done").ask()
+    assert seen == hooks_of("pydantic-ai")

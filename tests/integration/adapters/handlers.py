@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 from typing import Any
 
 from support import FunctionPlugin, Handler, plugin
@@ -10,7 +12,9 @@ from support import FunctionPlugin, Handler, plugin
 from cpex.framework import PluginResult
 from cpex.framework.cmf.rewrite import rewrite_text
 
-__all__ = ["crash", "echo_of_asked", "mask", "rewriting"]
+__all__ = ["crash", "echo_of_asked", "hooks_of", "mask", "recorders", "rewriting", "without"]
+
+OVERVIEW = Path(__file__).parents[3] / "docs" / "adapters" / "index.md"
 
 
 def rewriting(**changes: Any) -> Handler:
@@ -52,3 +56,38 @@ def echo_of_asked(parties: int, result: Any = lambda asked: asked) -> FunctionPl
     both = plugin(pre, hooks=["tool_pre_invoke", "tool_post_invoke"])
     both.tool_post_invoke = post  # type: ignore[attr-defined]
     return both
+
+
+def without(field: str, *names: str) -> Handler:
+    """Leaves entries of these names out of a list, and says of the others that they were looked at."""
+
+    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+        left = [each for each in getattr(payload, field) if each["name"] not in names]
+        told = [{**each, "description": f"looked at: {each['name']}"} for each in left]
+        return PluginResult(modified_payload=payload.model_copy(update={field: told}))
+
+    return handler
+
+
+def hooks_of(adapter: str) -> set[str]:
+    """The hooks that fire in an adapter, as the table of the page about all of them says."""
+    lines = OVERVIEW.read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    start = next(number for number, row in enumerate(rows) if row[0].startswith("hooks"))
+    column = rows[start].index(adapter)
+    return {hook for row in rows[start + 2 :] if row[column] for hook in re.findall(r"`(\S+?)`", row[0])}
+
+
+def recorders(seen: set[str]) -> list[FunctionPlugin]:
+    """A plugin for each hook of the table, which keeps the hook's name."""
+    text = OVERVIEW.read_text(encoding="utf-8")
+    every = {hook for line in text.splitlines() if line.startswith("| `") for hook in re.findall(r"`(\S+?)`", line)}
+
+    def of(hook: str) -> FunctionPlugin:
+        async def record(payload: Any, context: Any) -> PluginResult[Any]:
+            seen.add(hook)
+            return PluginResult()
+
+        return plugin(record, hook, hooks=[hook])
+
+    return [of(hook) for hook in sorted(every)]

@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 from fastapi import FastAPI
+from integration.adapters.handlers import hooks_of, recorders
 from starlette.applications import Starlette
 from starlette.requests import Request as WebRequest
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
@@ -18,8 +19,10 @@ from support import allow, deny, manager_of, plugin
 
 from cpex.adapters.asgi import GuardMiddleware
 from cpex.framework import HttpHeaderPayload, PluginResult, PluginViolation, TenantPluginManager
+from cpex.framework.errors import CoverageError
 from cpex.framework.guard import current_request
 from cpex.framework.models.config import Config
+from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 
 PRE, POST = "http_pre_request", "http_post_request"
 
@@ -287,3 +290,18 @@ async def test_fastapi_takes_it_as_any_middleware() -> None:
     denied = FastAPI()
     denied.add_middleware(GuardMiddleware, manager=manager_of(plugin(deny, hooks=[PRE])))
     assert (await get(denied)).json() == {"detail": "because", "code": "NO"}
+
+
+async def test_a_mandatory_hook_that_no_plugin_handles_withholds_the_response() -> None:
+    for hook in (PRE, POST):
+        coverage = CoverageConfig(mode=CoverageMode.RAISE, mandatory=[hook])
+        with pytest.raises(CoverageError, match=f"http `GET /a` went past mandatory hook `{hook}`"):
+            await get(app_of(manager_of(coverage=coverage)), "/a")
+    alarmed = CoverageConfig(mode=CoverageMode.ALARM, mandatory=[PRE, POST])
+    assert (await get(app_of(manager_of(coverage=alarmed)), "/a")).status_code == 200
+
+
+async def test_the_hooks_that_fire_are_those_of_the_table() -> None:
+    seen: set[str] = set()
+    await get(app_of(manager_of(*recorders(seen))), headers={"authorization": "Bearer token"})
+    assert seen == hooks_of("ASGI")
