@@ -6,7 +6,7 @@ Source: docs/adapters/fastmcp.md; https://gofastmcp.com/servers/middleware.
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cpex.adapters._extras import needs
@@ -20,13 +20,16 @@ with needs("fastmcp"):
     from fastmcp.server.middleware import Middleware
     from fastmcp.tools.base import ToolResult
     from mcp import MCPError
-    from mcp.types import ContentBlock, GetPromptResult, ReadResourceResult
+    from mcp.types import INTERNAL_ERROR, ContentBlock, GetPromptResult, ReadResourceResult
     from pydantic import TypeAdapter
 
-from cpex.framework.errors import GuardError, PluginError, PluginViolationError
+from cpex.adapters._requests import denial_text
+from cpex.adapters.mcp_server import DENIED, failure_text
+from cpex.framework.errors import GuardError, PayloadSizeError, PluginError, PluginViolationError
 from cpex.framework.extensions import Extensions
 from cpex.framework.extensions.http import HttpExtension
 from cpex.framework.guard import PROMPT, RESOURCE, TOOL, Kind
+from cpex.framework.guard.lists import listed
 from cpex.framework.hooks.prompts import PromptPrehookPayload
 from cpex.framework.hooks.resources import ResourcePreFetchPayload
 from cpex.framework.hooks.tools import ToolPreInvokePayload
@@ -42,7 +45,7 @@ _BLOCKS: TypeAdapter[list[Any]] = TypeAdapter(list[ContentBlock])
 
 # The framework's base is typed as `Any` where it is not installed.
 class GuardMiddleware(Middleware):  # type: ignore[misc]
-    """FastMCP middleware that runs tools, prompts and resources between their hooks.
+    """FastMCP middleware that runs tools, prompts and resources between their hooks, and filters lists of them.
 
         server.add_middleware(GuardMiddleware(manager))
 
@@ -95,6 +98,37 @@ class GuardMiddleware(Middleware):  # type: ignore[misc]
             _resource_result,
         )
 
+    async def on_list_tools(self, context: Any, call_next: Any) -> Any:
+        """Leave out tools that the client may not see."""
+        return await self._listed("tools/list", context, call_next, lambda tool: tool.to_mcp_tool())
+
+    async def on_list_prompts(self, context: Any, call_next: Any) -> Any:
+        """Leave out prompts that the client may not see."""
+        return await self._listed("prompts/list", context, call_next, lambda prompt: prompt.to_mcp_prompt())
+
+    async def on_list_resources(self, context: Any, call_next: Any) -> Any:
+        """Leave out resources that the client may not see."""
+        return await self._listed("resources/list", context, call_next, lambda each: each.to_mcp_resource())
+
+    async def on_list_resource_templates(self, context: Any, call_next: Any) -> Any:
+        """Leave out templates of resources that the client may not see."""
+        return await self._listed("resources/templates/list", context, call_next, lambda each: each.to_mcp_template())
+
+    async def _listed(self, method: str, context: Any, call_next: Any, show: Callable[[Any], Any]) -> Any:
+        """Show a list to plugins as it would go over the wire, and give what they left of it."""
+        try:
+            async with self._manager.request(**self._known(context)) as request:
+                found = list(await call_next(context))
+                written = [_dumped(show(each)) for each in found]
+                shown = await listed(request, method, written)
+            return found if shown is written else [_entry(found, written, each) for each in shown]
+        except PluginViolationError as denial:
+            violation = denial.violation
+            code = (violation.mcp_error_code if violation is not None else None) or DENIED
+            raise MCPError(code, denial_text(denial)) from denial
+        except _FAILURES as error:
+            raise MCPError(INTERNAL_ERROR, failure_text(error)) from error
+
     async def _guarded(
         self,
         kind: Kind,
@@ -117,23 +151,24 @@ class GuardMiddleware(Middleware):  # type: ignore[misc]
                 if not request.guards(kind):
                     return await run(payload)
                 answer = await request.perform(kind, payload, perform)
+            return given[0] if answer is given[1] else take(given[0], answer)
         except PluginViolationError as denial:
             raise _denied(kind, denial) from denial
-        except PluginError as error:
-            text = f"plugin {error.error.plugin_name} failed, so the request was not handled"
-            raise _ERRORS[kind.name](text) from error
-        return given[0] if answer is given[1] else take(given[0], answer)
+        except _FAILURES as error:
+            raise _ERRORS[kind.name](failure_text(error)) from error
 
     def _known(self, context: Any) -> RequestFacts:
         facts: RequestFacts = dict(self._facts(context)) if self._facts is not None else {}  # type: ignore[assignment]
         # Empty over transports that have no headers.
         headers = get_http_headers(include_all=True)
+        facts.setdefault("session_id", headers.get("mcp-session-id"))
         given = facts.get("extensions") or Extensions()
         if headers and given.http is None:
             facts["extensions"] = given.model_copy(update={"http": HttpExtension(headers=dict(headers))})
         return facts
 
 
+_FAILURES = (PluginError, GuardError, PayloadSizeError)
 _ERRORS: Mapping[str, type[Exception]] = {
     TOOL.name: ToolError,
     PROMPT.name: PromptError,
@@ -149,6 +184,36 @@ def _denied(kind: Kind, denial: PluginViolationError) -> Exception:
     if violation.mcp_error_code is not None:
         return MCPError(violation.mcp_error_code, text, {"code": violation.code, "reason": violation.reason})
     return _ERRORS[kind.name](text)
+
+
+_FIELDS = {"inputSchema": "parameters", "outputSchema": "output_schema", "mimeType": "mime_type"}
+"""What the framework calls what the wire calls otherwise."""
+_REWRITTEN = frozenset({"title", "description", *_FIELDS.values()})
+"""What of the framework's objects is on the wire as it is; the rest are objects of its own."""
+
+
+def _entry(found: Sequence[Any], written: Sequence[Mapping[str, Any]], shown: Mapping[str, Any]) -> Any:
+    """The framework's object of an entry that plugins left, with what they rewrote of it.
+
+    Raises:
+        GuardError: It is of none that was there, or its rewrite has no place in the framework's object.
+    """
+    name = _named(shown)
+    place = next((number for number, each in enumerate(written) if _named(each) == name), None)
+    if place is None:
+        raise GuardError("a plugin added or renamed an entry of a list; let it leave out and describe what is there")
+    before, original = written[place], found[place]
+    changed = {key: shown.get(key) for key in {*before, *shown} if before.get(key) != shown.get(key)}
+    update = {_FIELDS.get(key, key): value for key, value in changed.items()}
+    if unknown := sorted(update.keys() - _REWRITTEN):
+        raise GuardError(
+            f"a plugin rewrote `{unknown[0][:100]}` in a list; it can rewrite titles, descriptions and schemas"
+        )
+    return original.model_copy(update=update) if update else original
+
+
+def _named(entry: Mapping[str, Any]) -> Any:
+    return entry.get("uri") or entry.get("uriTemplate") or entry.get("name")
 
 
 def _with(context: Any, **changes: Any) -> Any:

@@ -1,7 +1,7 @@
 """The guard in a server of the MCP SDK: middleware for its `Server` and `MCPServer`.
 
-Tools, prompts and resources run between their hooks; every other message passes. Plugins see results in the form that
-goes over the wire. Needs the `mcp` package, which the plain install holds.
+Tools, prompts and resources run between their hooks, lists of them go through theirs; every other message passes.
+Plugins see results in the form that goes over the wire. Needs the `mcp` package, which the plain install holds.
 
 Source: docs/adapters/mcp_server.md; https://modelcontextprotocol.io/specification/2025-06-18/server/tools, "Error
 Handling".
@@ -9,6 +9,7 @@ Handling".
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,10 +18,11 @@ from mcp import MCPError
 from mcp.server.context import CallNext, ServerRequestContext
 from mcp.types import INTERNAL_ERROR, CallToolResult, TextContent
 
-from cpex.framework.errors import PluginError, PluginViolationError
+from cpex.framework.errors import GuardError, PayloadSizeError, PluginError, PluginViolationError, cause_text
 from cpex.framework.extensions import Extensions
 from cpex.framework.extensions.http import HttpExtension
 from cpex.framework.guard import PROMPT, RESOURCE, TOOL, Kind
+from cpex.framework.guard.lists import LISTS, listed
 from cpex.framework.hooks.prompts import PromptPrehookPayload
 from cpex.framework.hooks.resources import ResourcePreFetchPayload
 from cpex.framework.hooks.tools import ToolPreInvokePayload
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
     from cpex.framework.guard.facts import RequestFacts
     from cpex.framework.manager import PluginManager
 
-__all__ = ["DENIED", "McpGuard", "denied_call", "denied_request"]
+__all__ = ["DENIED", "McpGuard", "denied_call", "denied_request", "failure_text"]
+
+logger = logging.getLogger(__name__)
 
 DENIED = -32001
 """Code of the error that a denied request is answered with, where the violation has none (JSON-RPC 2.0, "Error object":
@@ -90,6 +94,8 @@ class McpGuard:
 
     async def __call__(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> Any:
         """Handle one message."""
+        if ctx.method in LISTS and ctx.request_id is not None:
+            return await self._listed(ctx, call_next)
         method = _METHODS.get(ctx.method)
         if method is None or ctx.request_id is None or not _well_formed(ctx):
             return await call_next(ctx)
@@ -103,6 +109,18 @@ class McpGuard:
                     lambda ready: _on_the_wire(call_next(replace(ctx, params={**params, **method.params(ready)}))),
                 ),
             )
+
+    async def _listed(self, ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> Any:
+        """A list, or a page of one, without what the client may not see."""
+        field = LISTS[ctx.method].field
+        async with self._manager.request(**self._known(ctx)) as request:
+            answer = await call_next(ctx)
+            wire = await _on_the_wire(answer)
+            found = wire.get(field)
+            if not isinstance(found, list):
+                return answer
+            shown = await answered(None, listed(request, ctx.method, found))
+            return answer if shown is found else {**wire, field: shown}
 
     def _known(self, ctx: ServerRequestContext[Any, Any]) -> RequestFacts:
         facts: RequestFacts = dict(self._facts(ctx)) if self._facts is not None else {}  # type: ignore[assignment]
@@ -122,13 +140,16 @@ def _well_formed(ctx: ServerRequestContext[Any, Any]) -> bool:
     return isinstance(name, str) and isinstance(params.get("arguments") or {}, Mapping)
 
 
-async def _on_the_wire(result: Awaitable[Any]) -> Any:
-    given = await result
+async def _on_the_wire(result: Any) -> Any:
+    given = await result if isinstance(result, Awaitable) else result
     return given if isinstance(given, dict) else given.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-async def answered(kind: Kind, operation: Awaitable[Any]) -> Any:
+async def answered(kind: Kind | None, operation: Awaitable[Any]) -> Any:
     """The result of an operation, or what the protocol has for its denial or failure.
+
+    Args:
+        kind: Of the operation; `None` of a list.
 
     Raises:
         MCPError: It was denied and has no result that could say so, or a plugin failed.
@@ -140,10 +161,20 @@ async def answered(kind: Kind, operation: Awaitable[Any]) -> Any:
         if kind is TOOL and violation.mcp_error_code is None:
             return denied_call(violation)
         raise denied_request(violation) from denial
-    except PluginError as error:
-        # What failed inside is the operator's to know, and in the log.
-        text = f"plugin {error.error.plugin_name} failed, so the request was not handled"
-        raise MCPError(error.error.mcp_error_code or INTERNAL_ERROR, text) from error
+    except (PluginError, GuardError, PayloadSizeError) as error:
+        code = error.error.mcp_error_code if isinstance(error, PluginError) else None
+        raise MCPError(code or INTERNAL_ERROR, failure_text(error)) from error
+
+
+def failure_text(error: Exception) -> str:
+    """What a client reads of a guard that failed. What failed inside is the operator's to know, and goes to the log."""
+    logger.error("A request was not handled because its guard failed: %s", cause_text(error))
+    if isinstance(error, PluginError):
+        return f"plugin {error.error.plugin_name} failed, so the request was not handled"
+    if isinstance(error, PayloadSizeError):
+        # It tells sizes, and nothing of the content.
+        return f"too large for the plugins to judge: {error}"
+    return "the guard failed, so the request was not handled; the server's log says more"
 
 
 def denied_call(violation: PluginViolation) -> CallToolResult:

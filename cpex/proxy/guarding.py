@@ -18,9 +18,9 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from cpex.framework.errors import GuardError, PayloadSizeError, PluginError, PluginViolationError, cause_text
 from cpex.framework.extensions import Extensions
 from cpex.framework.guard.facts import RequestFacts
+from cpex.framework.guard.lists import LISTS, Listing
 from cpex.framework.guard.operation import Operation
 from cpex.framework.guard.operations import PROMPT, RESOURCE, TOOL, Kind
-from cpex.framework.hooks.lists import PromptListPayload, ResourceListPayload, ToolListPayload
 from cpex.framework.hooks.prompts import PromptPrehookPayload
 from cpex.framework.hooks.resources import ResourcePreFetchPayload
 from cpex.framework.hooks.tools import ToolPreInvokePayload
@@ -57,17 +57,6 @@ class Guarded:
     take: Callable[[Any], dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """A method that lists something."""
-
-    hook: str
-    field: str
-    """Of the result."""
-    payload: Callable[[list[dict[str, Any]]], Any]
-    shown: Callable[[Any], list[dict[str, Any]]]
-
-
 GUARDED = {
     "tools/call": Guarded(
         TOOL,
@@ -81,26 +70,6 @@ GUARDED = {
     ),
     "resources/read": Guarded(
         RESOURCE, lambda params: ResourcePreFetchPayload(uri=params["uri"]), lambda ready: {"uri": ready.uri}
-    ),
-}
-LISTS = {
-    "tools/list": Listing(
-        "tool_list", "tools", lambda found: ToolListPayload(tools=found), lambda payload: payload.tools
-    ),
-    "prompts/list": Listing(
-        "prompt_list", "prompts", lambda found: PromptListPayload(prompts=found), lambda payload: payload.prompts
-    ),
-    "resources/list": Listing(
-        "resource_list",
-        "resources",
-        lambda found: ResourceListPayload(resources=found),
-        lambda payload: payload.resources,
-    ),
-    "resources/templates/list": Listing(
-        "resource_list",
-        "resourceTemplates",
-        lambda found: ResourceListPayload(templates=found),
-        lambda payload: payload.templates,
     ),
 }
 

@@ -286,7 +286,7 @@ class Request:
         """
         manager = self.manager
         if not manager.initialized:
-            _refuse_unstarted(manager)
+            self.refuse_unstarted()
         generation = manager.generation
         if generation != self._generation:
             self._generation, self._guarded = generation, {}
@@ -295,6 +295,20 @@ class Request:
             steps = (*kind.before, *kind.after)
             known = self._guarded[kind.name] = self.ledger.coverage.of(kind) or any(map(self.calls, steps))
         return known
+
+    def refuse_unstarted(self) -> None:
+        """See that plugins run, if any are configured.
+
+        Raises:
+            GuardError: None do.
+        """
+        manager = self.manager
+        plugins = (manager.config.plugins if manager.config is not None else None) or []
+        if plugins and not manager.initialized:
+            raise GuardError(
+                f"no plugins are running, so nothing would guard the operation, and {len(plugins)} are configured; "
+                "`await manager.initialize()` first, and do not use a request after `shutdown()`"
+            )
 
     def calls(self, step: Step) -> bool:
         """Whether a step's hook is called: it concerns a plugin, and a twin is handled by one."""
@@ -328,12 +342,3 @@ class Request:
 
 
 _NO_COVERAGE = Coverage()
-
-
-def _refuse_unstarted(manager: Guarded) -> None:
-    plugins = (manager.config.plugins if manager.config is not None else None) or []
-    if plugins:
-        raise GuardError(
-            f"no plugins are running, so nothing would guard the operation, and {len(plugins)} are configured; "
-            "`await manager.initialize()` first, and do not use a request after `shutdown()`"
-        )

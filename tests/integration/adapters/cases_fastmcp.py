@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+import uvicorn
 from fastmcp import Client, FastMCP
+from fastmcp.client.transports import StreamableHttpTransport
 from fastmcp.exceptions import ToolError
-from integration.adapters.handlers import crash, echo_of_asked, mask, rewriting
+from integration.adapters.handlers import crash, echo_of_asked, hooks_of, mask, recorders, rewriting, without
 from mcp import MCPError
 from support import allow, deny, manager_of, plugin
 
 from cpex.adapters.fastmcp import GuardMiddleware
+from cpex.adapters.mcp_server import DENIED
 from cpex.framework import PluginResult, PluginViolation
+from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 
 PRE, POST = "tool_pre_invoke", "tool_post_invoke"
 ALL = [PRE, POST, "prompt_pre_fetch", "prompt_post_fetch", "resource_pre_fetch", "resource_post_fetch"]
@@ -44,8 +49,10 @@ def server_of(*plugins: Any, **options: Any) -> FastMCP:
     async def read(name: str) -> str:
         return f"content of {name}"
 
+    mandatory = options.pop("coverage", [])
+    coverage = CoverageConfig(mode=CoverageMode.RAISE, mandatory=mandatory) if mandatory else None
     if plugins:
-        server.add_middleware(GuardMiddleware(manager_of(*plugins), **options))
+        server.add_middleware(GuardMiddleware(manager_of(*plugins, coverage=coverage), **options))
     return server
 
 
@@ -116,11 +123,12 @@ async def test_results_are_rewritten_by_plugins_of_the_common_format() -> None:
         assert (await client.read_resource("file:///secret"))[0].text == "content of ***"
 
 
-async def test_state_goes_from_pre_to_post_and_parallel_calls_are_kept_apart() -> None:
-    def answer(text: str) -> dict[str, Any]:
-        return {"content": [{"type": "text", "text": text}], "structuredContent": {"result": text}}
+def on_the_wire(text: str) -> dict[str, Any]:
+    return {"content": [{"type": "text", "text": text}], "structuredContent": {"result": text}}
 
-    both = echo_of_asked(3, answer)
+
+async def test_state_goes_from_pre_to_post_and_parallel_calls_are_kept_apart() -> None:
+    both = echo_of_asked(3, on_the_wire)
     async with client_of(both) as client:
         results = await asyncio.gather(*(client.call_tool("search", {"q": q}) for q in "abc"))
     assert [result.data for result in results] == ["a", "b", "c"]
@@ -142,3 +150,97 @@ async def test_what_the_host_knows_is_told_to_plugins() -> None:
     async with client_of(plugin(look), facts=lambda context: {"user": "ann", "tenant_id": context.method}) as client:
         await client.call_tool("search", {"q": "tea"})
     assert seen == [("ann", "tools/call")]
+
+
+async def test_lists_are_filtered_and_described_by_plugins() -> None:
+    async with client_of(
+        plugin(without("tools", "search"), "tools", hooks=["tool_list"]),
+        plugin(without("prompts", "greet"), "prompts", hooks=["prompt_list"]),
+        plugin(without("templates"), "resources", hooks=["resource_list"]),
+    ) as client:
+        tools = await client.list_tools()
+        assert [(each.name, each.description) for each in tools] == [
+            ("weigh", "looked at: weigh"),
+            ("look_up", "looked at: look_up"),
+        ]
+        assert tools[0].input_schema["properties"] == {"item": {"type": "string"}}
+        assert await client.list_prompts() == []
+        assert [each.description for each in await client.list_resource_templates()] == ["looked at: read"]
+        # What is hidden can still be called by name.
+        assert (await client.call_tool("search", {"q": "tea"})).data == "found tea"
+
+
+async def test_a_denied_list_is_an_error_that_says_why() -> None:
+    async with client_of(plugin(deny, hooks=["tool_list"])) as client:
+        with pytest.raises(MCPError, match=r"denied: because \(NO\)") as caught:
+            await client.list_tools()
+    assert caught.value.code == DENIED
+
+
+async def test_what_cannot_be_rewritten_in_a_list_is_an_error_and_not_dropped() -> None:
+    tool = {"name": "search", "inputSchema": {}, "annotations": {"readOnlyHint": True}}
+    for listed in ([{"name": "new", "inputSchema": {}}], [tool]):
+        async with client_of(plugin(rewriting(tools=listed), hooks=["tool_list"])) as client:
+            with pytest.raises(MCPError):
+                await client.list_tools()
+
+
+async def test_over_http_plugins_see_the_headers_and_keep_their_state_apart() -> None:
+    seen: list[Any] = []
+
+    async def look(payload: Any, context: Any, extensions: Any) -> PluginResult[Any]:
+        seen.append(extensions.http.headers["x-desk"])
+        return PluginResult()
+
+    both = echo_of_asked(2, on_the_wire)
+    app = server_of(plugin(look, "look", capabilities=["read_headers"]), both, hidden()).http_app()
+    async with asyncio.timeout(30), serving(app) as address, desk(address, "1") as first, desk(address, "2") as second:
+        results = await asyncio.gather(first.call_tool("look_up", {"q": "a"}), second.call_tool("look_up", {"q": "b"}))
+        assert [each.name for each in await first.list_tools()] == ["weigh", "look_up"]
+        assert len(await second.list_tools()) == 3
+    assert [result.content[0].text for result in results] == ["a", "b"]
+    assert sorted(seen) == ["1", "2"]
+
+
+def hidden() -> Any:
+    """Hides a tool from whoever sits at the first desk."""
+
+    async def hide(payload: Any, context: Any, extensions: Any) -> PluginResult[Any]:
+        names = ["search"] if extensions.http.headers["x-desk"] == "1" else []
+        left = [each for each in payload.tools if each["name"] not in names]
+        return PluginResult(modified_payload=payload.model_copy(update={"tools": left}))
+
+    return plugin(hide, "hide", hooks=["tool_list"], capabilities=["read_headers"])
+
+
+def desk(address: str, number: str) -> Client:
+    return Client(StreamableHttpTransport(f"{address}/mcp", headers={"x-desk": number}))
+
+
+@asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    listening = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    task = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await asyncio.wait_for(task, 30)
+        listening.close()
+
+
+async def test_mandatory_hooks_that_no_plugin_handles_stop_the_call(caplog: pytest.LogCaptureFixture) -> None:
+    async with client_of(plugin(allow), coverage=[POST]) as client:
+        with pytest.raises(ToolError, match="the guard failed, so the request was not handled"):
+            await client.call_tool("search", {"q": "tea"})
+    assert "tool `search` went past mandatory hook `tool_post_invoke`" in caplog.text
+
+
+async def test_the_hooks_that_fire_are_those_of_the_table() -> None:
+    seen: set[str] = set()
+    async with client_of(*recorders(seen)) as client:
+        await asked(client)
+        await client.list_prompts()
+        await client.list_resources()
+    assert seen == hooks_of("FastMCP")

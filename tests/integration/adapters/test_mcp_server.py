@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import uvicorn
-from integration.adapters.handlers import crash, rewriting
+from integration.adapters.handlers import crash, hooks_of, recorders, rewriting, without
 from mcp import Client, MCPError
 from mcp.server import MCPServer
 from support import allow, deny, manager_of, plugin
@@ -21,6 +21,7 @@ from cpex.adapters.mcp_server import DENIED, McpGuard
 from cpex.framework import PluginResult, PluginViolation, TenantPluginManager
 from cpex.framework.cmf.rewrite import rewrite_text
 from cpex.framework.models.config import Config
+from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 
 PRE, POST = "tool_pre_invoke", "tool_post_invoke"
 MODES = pytest.mark.parametrize("mode", ["auto", "legacy"])
@@ -171,6 +172,61 @@ async def test_state_goes_from_pre_to_post_and_parallel_calls_are_kept_apart() -
     async with client_of(manager_of(both)) as client:
         results = await asyncio.gather(*(client.call_tool("search", {"q": q}) for q in "abc"))
     assert [result.content[0].model_dump()["text"] for result in results] == ["a", "b", "c"]
+
+
+@MODES
+async def test_lists_are_filtered_and_described_by_plugins(mode: str) -> None:
+    manager = manager_of(
+        plugin(without("tools", "search"), "tools", hooks=["tool_list"]),
+        plugin(without("prompts", "greet"), "prompts", hooks=["prompt_list"]),
+        plugin(without("templates"), "resources", hooks=["resource_list"]),
+    )
+    async with client_of(manager, mode) as client:
+        tools = (await client.list_tools()).tools
+        assert [(each.name, each.description) for each in tools] == [
+            ("weigh", "looked at: weigh"),
+            ("look_up", "looked at: look_up"),
+        ]
+        assert (await client.list_prompts()).prompts == []
+        templates = (await client.list_resource_templates()).resource_templates
+        assert [each.description for each in templates] == ["looked at: read"]
+        # What is hidden can still be called by name.
+        assert not (await client.call_tool("search", {"q": "tea"})).is_error
+
+
+async def test_a_denied_list_is_an_error_that_says_why() -> None:
+    async with client_of(manager_of(plugin(deny, hooks=["tool_list"]))) as client:
+        with pytest.raises(MCPError, match="denied: because") as caught:
+            await client.list_tools()
+    assert caught.value.code == DENIED
+
+
+async def test_plugins_that_do_not_run_are_an_error_for_lists_as_well(caplog: pytest.LogCaptureFixture) -> None:
+    manager = TenantPluginManager(Config(plugins=[{"name": "a", "kind": "a.B", "hooks": ["tool_list"]}]))
+    async with client_of(manager) as client:
+        with pytest.raises(MCPError, match="the guard failed, so the request was not handled"):
+            await client.list_tools()
+    assert "no plugins are running" in caplog.text
+
+
+async def test_mandatory_hooks_that_no_plugin_handles_stop_the_call(caplog: pytest.LogCaptureFixture) -> None:
+    coverage = CoverageConfig(mode=CoverageMode.RAISE, mandatory=[POST])
+    async with client_of(manager_of(plugin(allow), coverage=coverage)) as client:
+        with pytest.raises(MCPError, match="the guard failed, so the request was not handled"):
+            await client.call_tool("search", {"q": "tea"})
+    assert "tool `search` went past mandatory hook `tool_post_invoke`" in caplog.text
+
+
+async def test_the_hooks_that_fire_are_those_of_the_table() -> None:
+    seen: set[str] = set()
+    async with client_of(manager_of(*recorders(seen))) as client:
+        await client.call_tool("search", {"q": "tea"})
+        await client.get_prompt("greet", {"name": "ann"})
+        await client.read_resource("file:///a")
+        await client.list_tools()
+        await client.list_prompts()
+        await client.list_resources()
+    assert seen == hooks_of("MCP SDK")
 
 
 async def test_a_plugin_that_fails_is_an_error_that_tells_nothing_of_the_inside() -> None:
