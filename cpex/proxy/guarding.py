@@ -27,6 +27,7 @@ from cpex.framework.hooks.tools import ToolPreInvokePayload
 from cpex.framework.manager import PluginManager
 from cpex.framework.models.context import GlobalContext
 from cpex.framework.models.result import PluginViolation
+from cpex.proxy.eras import envelope, is_kept_open
 from cpex.proxy.errors import INTERNAL, INVALID_PARAMS, AnswerError, denial_error, denied_result
 
 __all__ = ["GUARDED", "LISTS", "Guarded", "Guarding", "Known", "Listing"]
@@ -100,7 +101,8 @@ class Guarding:
             return await self._perform(guarded, payload, method, params, known, forward)
         except PluginViolationError as denial:
             # Who asked for a task expects one or an error, not a result.
-            return _told(guarded.kind if "task" not in params else None, denial)
+            told = _told(guarded.kind if "task" not in params else None, denial)
+            return told if envelope(params) is None else {"resultType": "complete", **told}
         except (PluginError, GuardError, PayloadSizeError) as error:
             raise _failure(error) from error
 
@@ -121,13 +123,20 @@ class Guarding:
             if (task := _task_of(params, result)) is not None:
                 self._keep(task, operation)
                 return result
+            if envelope(params) is not None and result.get("resultType", "complete") != "complete":
+                return _kept_open(operation, result, guarded=request.guards(guarded.kind))
             after = await operation.after(result)
             request.close()
         except BaseException as error:
             operation.failed(error)
             request.close(error)
             raise
-        return result if after is result else cast("dict[str, Any]", _plain(after, method))
+        answer = result if after is result else cast("dict[str, Any]", _plain(after, method))
+        return _private(answer) if request.guards(guarded.kind) else answer
+
+    def kept_private(self, hook: str, page: dict[str, Any]) -> dict[str, Any]:
+        """A page of a list that may be kept for its client only, where plugins decide what a client sees."""
+        return _private(page) if self._manager.is_watched(hook) else page
 
     def _keep(self, task: str, operation: Operation) -> None:
         if len(self._late) >= MAX_TASKS:
@@ -173,7 +182,7 @@ class Guarding:
             user=facts.get("user"),
             tenant_id=facts.get("tenant_id"),
             server_id=server,
-            metadata={**known.metadata, "session_id": facts.get("session_id")},
+            metadata=known.metadata | ({"session_id": facts["session_id"]} if "session_id" in facts else {}),
         )
         try:
             payload = listing.payload(found)
@@ -196,6 +205,21 @@ def _task_of(params: dict[str, Any], result: dict[str, Any]) -> str | None:
     if "task" not in params or not isinstance(task, dict) or not set(result) <= {"task", "_meta"}:
         return None
     return str(task.get("taskId"))
+
+
+def _kept_open(operation: Operation, result: dict[str, Any], *, guarded: bool) -> dict[str, Any]:
+    """A result that is none yet. What the client then asks anew is judged like any call, and so is its result."""
+    if not is_kept_open(result) and guarded:
+        # SECURITY: what came of it would be fetched by other means, past the hooks after it.
+        text = f"the server answered with a result of type `{result['resultType']!s:.50}`, which plugins cannot judge"
+        raise AnswerError.of(INTERNAL, text)
+    operation.failed(asyncio.CancelledError())
+    return result
+
+
+def _private(result: dict[str, Any]) -> dict[str, Any]:
+    """A result that nobody keeps for others: plugins may have decided otherwise for them."""
+    return {**result, "cacheScope": "private"} if result.get("cacheScope") == "public" else result
 
 
 def _told(kind: Kind | None, denial: PluginViolationError) -> dict[str, Any]:

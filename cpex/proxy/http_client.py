@@ -30,7 +30,9 @@ from cpex.framework.external.mcp.tls_utils import create_ssl_context
 from cpex.framework.external.port import LinkError
 from cpex.framework.models.tls import MCPClientTLSConfig
 from cpex.framework.settings import get_http_client_settings, get_ssrf_settings
+from cpex.proxy.eras import envelope
 from cpex.proxy.errors import CONNECTION_CLOSED, METHOD_NOT_FOUND
+from cpex.proxy.http_headers import RepeatedArguments
 from cpex.proxy.port import Connection, Message, RequestId
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ class _HttpConnection:
         self._incoming, self._outgoing = streams
         self._handshake: RequestId | None = None
         self._version: str | None = None
+        self._tools = RepeatedArguments()
 
     async def receive(self) -> Message | None:
         """The next message of any of the server's streams; `None` when the server has ended the session."""
@@ -95,6 +98,7 @@ class _HttpConnection:
             if self._transport.lost and "error" in message:
                 return None
             self._note_version(message)
+            self._tools.learn(message)
             return self._explained(message)
         return None
 
@@ -115,7 +119,7 @@ class _HttpConnection:
         """Post it; a request's answer, or why there is none, is received later."""
         if message.get("method") == "initialize":
             self._handshake = message["id"]
-        headers = {_VERSION: self._version} if self._version else {}
+        headers = self._tools.headers(message) if envelope(message.get("params")) is not None else self._agreed()
         if "method" not in message or "id" not in message:
             # The SDK posts these one after another: one that the server never takes would hold up all that follow.
             headers[_BOUNDED] = "1"
@@ -124,6 +128,9 @@ class _HttpConnection:
             await self._outgoing.send(SessionMessage(jsonrpc_message_adapter.validate_python(message), metadata))
         except (anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
             raise LinkError("the connection is closed", code="lost", sent=False) from error
+
+    def _agreed(self) -> dict[str, str]:
+        return {_VERSION: self._version} if self._version else {}
 
     async def forget(self, id: RequestId) -> None:
         """A server of this side sends no requests that must be ended."""

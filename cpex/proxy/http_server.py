@@ -31,8 +31,9 @@ from cpex.framework.external.mcp.server.web import PATH, listening, made_server,
 from cpex.framework.external.port import LinkError
 from cpex.framework.external.running import LOOPBACK
 from cpex.framework.models.transport import MCPServerConfig
-from cpex.proxy.errors import INVALID_REQUEST, METHOD_NOT_FOUND
-from cpex.proxy.port import Connection, Message, RequestId, id_of
+from cpex.proxy.errors import INVALID_REQUEST
+from cpex.proxy.http_modern import ModernClients, RunSession
+from cpex.proxy.port import Message, RequestId, id_of
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -49,18 +50,19 @@ FAREWELL_S = 2.0
 IDLE_S = 30 * 60
 """Seconds after which a session ends in which nothing is asked and no stream is open."""
 
-RunSession = Callable[[Connection, Callable[[], None]], Awaitable[None]]
-"""Serves one client until it leaves, or no server is left; calls what it is given when it will read no more."""
 
-
-async def serve_clients(host: str, port: int, run_session: RunSession) -> None:
+async def serve_clients(host: str, port: int, run_session: RunSession, run_without_session: RunSession | None) -> None:
     """Serve until cancelled.
+
+    Args:
+        run_session: For each client that begins with a handshake.
+        run_without_session: For all those together that need none; `None` where only sessions are served.
 
     Raises:
         OSError: The address cannot be listened on.
     """
     config = MCPServerConfig(host=host, port=port)
-    sessions = _Sessions(config, run_session)
+    sessions = _Sessions(config, run_session, run_without_session)
     # An endpoint that is an object is an application: it is handed every method.
     app = Starlette(routes=[Route(PATH, RequestBodyLimitMiddleware(sessions, MAX_MESSAGE_BYTES + 1024))])
     with listening(config) as listener:
@@ -82,10 +84,13 @@ async def serve_clients(host: str, port: int, run_session: RunSession) -> None:
 class _Sessions:
     """Which session a request belongs to."""
 
-    def __init__(self, config: MCPServerConfig, run_session: RunSession) -> None:
+    def __init__(
+        self, config: MCPServerConfig, run_session: RunSession, run_without_session: RunSession | None
+    ) -> None:
         self._security = names_answered_to(config)
         self._run_session = run_session
         self._open: dict[str, _Open] = {}
+        self._modern = ModernClients(self._security, run_without_session)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request of HTTP."""
@@ -93,9 +98,8 @@ class _Sessions:
         version = request.headers.get("mcp-protocol-version")
         id = request.headers.get("mcp-session-id")
         if version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS:
-            known = ", ".join(HANDSHAKE_PROTOCOL_VERSIONS)
-            text = f"initialize a session with one of the versions {known}"
-            await _refusal(400, METHOD_NOT_FOUND, text)(scope, receive, send)
+            # It tells of a version that nobody knows as well.
+            await self._modern(scope, receive, send)
         elif id is None:
             await self._begin(scope, receive, send)
         elif (session := self._open.get(id)) is None:
@@ -160,7 +164,7 @@ class _Sessions:
 
     async def close(self) -> None:
         """End every session."""
-        await asyncio.gather(*(self._end(id) for id in list(self._open)))
+        await asyncio.gather(self._modern.close(), *(self._end(id) for id in list(self._open)))
 
 
 @dataclass(eq=False)

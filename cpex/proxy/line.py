@@ -8,6 +8,7 @@ import itertools
 from typing import Any
 
 from cpex.framework.external.port import LinkError
+from cpex.proxy.eras import LISTEN, renamed
 from cpex.proxy.errors import CONNECTION_CLOSED, TIMED_OUT, AnswerError
 from cpex.proxy.port import Connection, Message, RequestId, id_of
 
@@ -29,6 +30,8 @@ class Line:
         self.reason = reason
         self._ids = itertools.count(1)
         self._waiting: dict[RequestId, asyncio.Future[Message]] = {}
+        self._names: dict[RequestId, RequestId] = {}
+        """From ids of requests here to those of the client: subscriptions are called by them."""
         self._deadlines: dict[ProgressToken, tuple[asyncio.Timeout, float]] = {}
 
     @property
@@ -58,6 +61,8 @@ class Line:
         id = next(self._ids)
         waiter: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting[id] = waiter
+        if about is not None and method == LISTEN:
+            self._names[id] = about
         token = progress_token(params)
         try:
             async with asyncio.timeout(timeout_s) as deadline:
@@ -74,6 +79,7 @@ class Line:
             raise
         finally:
             self._waiting.pop(id, None)
+            self._names.pop(id, None)
             if token is not None:
                 self._deadlines.pop(token, None)
         return _result_of(message, self.name)
@@ -115,6 +121,7 @@ class Line:
         """
         assert self.connection is not None, "asked of open lines only"
         while (message := await self.connection.receive()) is not None:
+            message = renamed(message, self._names) if self._names else message
             if "method" in message:
                 self._prolong(message)
                 return message

@@ -13,7 +13,8 @@ from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cpex.proxy.errors import INTERNAL, INVALID_PARAMS, METHOD_NOT_FOUND, AnswerError
+from cpex.proxy.eras import CLIENT_INFO, DISCOVER, LISTEN, PROTOCOL_VERSION, envelope
+from cpex.proxy.errors import INTERNAL, INVALID_PARAMS, AnswerError
 from cpex.proxy.guarding import GUARDED, LISTS, Guarding, Known
 from cpex.proxy.line import Line, ProgressToken, progress_token
 from cpex.proxy.port import RequestId
@@ -28,10 +29,11 @@ _KNOWN = frozenset(
     {
         *("ping", "completion/complete", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"),
         *("tasks/get", "tasks/list", "tasks/cancel"),
+        *(DISCOVER, LISTEN),
     }
 )
 """Methods that pass, and in which plugins have no say."""
-_LIMITED = frozenset({*GUARDED, *LISTS, *_KNOWN})
+_LIMITED = frozenset({*GUARDED, *LISTS, *_KNOWN} - {LISTEN})
 """Methods that are answered in one go. A handshake may wait for a server's installation, other methods for anything."""
 
 
@@ -91,12 +93,6 @@ class Operations:
             return await self._initialize(call)
         if method == "tasks/result":
             return await self._finish(call)
-        if method == "server/discover":
-            # The handshake is what sessions are made of here; clients that can do without it fall back to it.
-            from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
-
-            known = ", ".join(HANDSHAKE_PROTOCOL_VERSIONS)
-            raise AnswerError.of(METHOD_NOT_FOUND, f"initialize a session with one of the versions {known}")
         if method not in _KNOWN and method not in self._warned and len(self._warned) < len(_KNOWN):
             self._warned.add(method)
             logger.warning("Requests of method `%.100s` pass, and no plugin has a say in them", method)
@@ -121,6 +117,7 @@ class Operations:
             return await self._ask(call, line, ready)
 
         asker = self._asker(call)
+        self._told.check(call.method, params, line.name, call.headers)
         extensions = asker.extensions(self._told.of(call.method, params, line.name))
         known = Known(line.name, asker.metadata(), extensions)
         result = await self._guarding.use(call.method, params, known, forward)
@@ -147,7 +144,8 @@ class Operations:
             self._told.learn(line.name, listing.field, found)
             known = Known(line.name, asker.metadata(), asker.extensions())
             shown = await self._guarding.show(call.method, found, known)
-            pages.append((line, page if shown is found else {**page, listing.field: shown}))
+            page = page if shown is found else {**page, listing.field: shown}
+            pages.append((line, self._guarding.kept_private(listing.hook, page)))
         if failures and not pages:
             raise failures[0]
         for failure in failures:
@@ -177,6 +175,10 @@ class Operations:
         return greeting
 
     def _asker(self, call: Call) -> Asker:
+        if (meta := envelope(call.params)) is not None:
+            version = meta[PROTOCOL_VERSION]
+            said = told_client(meta.get(CLIENT_INFO))
+            return Asker(call.headers, said, version if isinstance(version, str) else None)
         return replace(self._greeted, headers=call.headers)
 
 

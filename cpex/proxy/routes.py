@@ -13,11 +13,12 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from cpex.proxy.eras import DISCOVER, envelope
 from cpex.proxy.errors import INVALID_PARAMS, METHOD_NOT_FOUND, AnswerError
 from cpex.proxy.line import Line
 from cpex.proxy.upstreams import SEPARATOR
 
-__all__ = ["JoinedRoutes", "Routes", "routes_of"]
+__all__ = ["JoinedRoutes", "Routes", "handshake_needed", "routes_of"]
 
 _NAMED = {"tools": "name", "prompts": "name"}
 _MAX_KNOWN = 10_000
@@ -77,6 +78,7 @@ class JoinedRoutes(Routes):
     def of(self, method: str, params: Any) -> list[tuple[Line, Any]]:
         """See `Routes`."""
         given = params if isinstance(params, dict) else {}
+        _require_handshake(method, params)
         if method in ("tools/call", "prompts/get"):
             line, name = self._named(given.get("name"))
             return [(line, {**given, "name": name})]
@@ -121,6 +123,7 @@ class JoinedRoutes(Routes):
     def pages(self, method: str, params: Any) -> list[tuple[Line, Any]]:
         """See `Routes`."""
         given = dict(params) if isinstance(params, dict) else {}
+        _require_handshake(method, params)
         cursor = given.pop("cursor", None)
         if cursor is not None:
             return [(line, {**given, "cursor": each}) for line, each in self._cursors(cursor)]
@@ -169,6 +172,23 @@ class JoinedRoutes(Routes):
             "serverInfo": {"name": "cpex-proxy", "version": "1"},
         }
         return greeting | ({"instructions": "\n\n".join(instructions)} if instructions else {})
+
+
+def handshake_needed() -> AnswerError:
+    """What clients are told that come without a handshake: those that know both fall back to it.
+
+    Several servers speak of one session, in the versions of their own; requests that stand for themselves have none.
+    """
+    from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
+
+    known = ", ".join(HANDSHAKE_PROTOCOL_VERSIONS)
+    text = f"several servers are served in sessions only: initialize one with one of the versions {known}"
+    return AnswerError.of(METHOD_NOT_FOUND, text)
+
+
+def _require_handshake(method: str, params: Any) -> None:
+    if method == DISCOVER or envelope(params) is not None:
+        raise handshake_needed()
 
 
 _OPEN = "{"

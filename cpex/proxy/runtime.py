@@ -43,9 +43,16 @@ class ProxySettings:
     """Host and port to serve any number of clients at, instead of the one at standard input and output."""
 
 
-def session_maker(manager: PluginManager, settings: ProxySettings) -> Callable[[Sequence[Line]], Operations]:
-    """What a session answers its client with."""
-    facts: RequestFacts = {"session_id": uuid.uuid4().hex}
+def session_maker(
+    manager: PluginManager, settings: ProxySettings, *, shared: bool = False
+) -> Callable[[Sequence[Line]], Operations]:
+    """What a session answers its client with.
+
+    Args:
+        shared: Whether many clients come through it, of whom none has a session.
+    """
+    # SECURITY: plugins that keep things by session would mix up clients who have nothing to do with one another.
+    facts: RequestFacts = {} if shared else {"session_id": uuid.uuid4().hex}
     if settings.user is not None:
         facts["user"] = settings.user
     if settings.tenant_id is not None:
@@ -75,7 +82,11 @@ async def serve(settings: ProxySettings) -> None:
         async def run_session(client: Connection, over: Callable[[], None]) -> None:
             await Session(client, settings.upstreams, session_maker(manager, settings), over).run()
 
-        await serve_clients(*settings.listen, run_session)
+        async def run_without_session(clients: Connection, over: Callable[[], None]) -> None:
+            await Session(clients, settings.upstreams, session_maker(manager, settings, shared=True), over).run()
+
+        several = len(settings.upstreams) > 1
+        await serve_clients(*settings.listen, run_session, None if several else run_without_session)
 
 
 async def _serve_pipes(settings: ProxySettings) -> None:

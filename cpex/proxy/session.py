@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from cpex.framework.external.port import LinkError
+from cpex.proxy.eras import subscribed
 from cpex.proxy.errors import INTERNAL, INVALID_REQUEST, AnswerError
 from cpex.proxy.line import Line, ProgressToken, progress_token
 from cpex.proxy.operations import Call, Operations
@@ -218,6 +219,8 @@ class Session:
     def _about(self, line: Line, message: Message) -> RequestId | None:
         """The client's request that a server's message most likely belongs to: by its token, else the latest one."""
         params = message.get("params")
+        if isinstance(params, dict) and (id := subscribed(params)) is not None:
+            return id
         token = params.get("progressToken") if isinstance(params, dict) else None
         calls = [call for _, call in self._calls.values() if call.line is line]
         for call in calls if token is not None else ():

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from cpex.framework.extensions import Extensions, HttpExtension
 from cpex.framework.extensions.mcp import MCPExtension, PromptMetadata, ResourceMetadata, ToolMetadata
+from cpex.proxy.eras import envelope
+from cpex.proxy.errors import AnswerError
 
 __all__ = ["Asker", "Told", "told_client"]
 
@@ -97,6 +99,22 @@ class Told:
             self._entries[field, server, key] = entry
             if len(self._entries) > _MAX_ENTRIES:
                 del self._entries[next(iter(self._entries))]
+
+    def check(self, method: str, params: Mapping[str, Any], server: str, headers: Mapping[str, str]) -> None:
+        """See that headers which repeat arguments of a tool, for whoever routes by them, say the same as the call.
+
+        Raises:
+            AnswerError: They do not.
+        """
+        schema = self._entries.get(("tools", server, str(params.get("name"))), {}).get("inputSchema")
+        if method != "tools/call" or schema is None or not headers or envelope(params) is None:
+            return
+        from mcp.shared.inbound import validate_mcp_param_headers
+
+        arguments = params.get("arguments")
+        refused = validate_mcp_param_headers(schema, arguments if isinstance(arguments, dict) else {}, headers)
+        if refused is not None:
+            raise AnswerError.of(refused.code, refused.message)
 
     def of(self, method: str, params: Mapping[str, Any], server: str) -> MCPExtension | None:
         """What is used by a request, with what its server has told of it so far; schemas are left out."""

@@ -35,6 +35,9 @@ def call(id: Any, name: str, args: dict[str, Any]) -> None:
     if name == "half":
         send({"id": id, "result": {"content": [{"type": "text", "text": "cut \ud83d"}], "args": args}})
         return
+    if name == "typed":
+        send({"id": id, "result": {"content": [], **args} if "content" not in args and len(args) == 1 else args})
+        return
     if name == "no-result":
         send({"id": id, "result": None})
         return
@@ -57,7 +60,8 @@ def main() -> None:
         else:
             sent.append(message)
             if id is not None:
-                send({"id": id, "error": {"code": -32000, "message": "nothing else here", "data": {"deep": [1]}}})
+                code = -32601 if method == "server/discover" else -32000
+                send({"id": id, "error": {"code": code, "message": "nothing else here", "data": {"deep": [1]}}})
 
 
 main()

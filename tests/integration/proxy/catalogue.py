@@ -16,9 +16,19 @@ import mcp_types as types
 import uvicorn
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
+from mcp.server.subscriptions import (
+    InMemorySubscriptionBus,
+    ListenHandler,
+    PromptsListChanged,
+    ResourcesListChanged,
+    ResourceUpdated,
+    ToolsListChanged,
+)
 
 SIZE, PAGE = 23, 10
-TOOLS = ("change", "hang", "heard", "die", "context")
+TOOLS = ("change", "hang", "heard", "die", "count", "ask", "routed")
+REGION = {"type": "string", "x-mcp-header": "Region"}
+SCHEMAS = {"routed": {"type": "object", "properties": {"region": REGION}}}
 
 
 class Calls:
@@ -47,7 +57,7 @@ def page_of(params: types.PaginatedRequestParams | None) -> tuple[range, str | N
 async def list_tools(_: Any, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
     numbers, cursor = page_of(params)
     names = [*(TOOLS if numbers.start == 0 else ()), *(f"tool-{number:02}" for number in numbers)]
-    tools = [types.Tool(name=name, input_schema={"type": "object"}) for name in names]
+    tools = [types.Tool(name=name, input_schema=SCHEMAS.get(name, {"type": "object"})) for name in names]
     for tool in tools[-len(numbers) :]:
         tool.title = f"Tool {int(tool.name[-2:])}"
         tool.annotations = types.ToolAnnotations(read_only_hint=True)
@@ -85,7 +95,7 @@ async def get_prompt(_: Any, params: types.GetPromptRequestParams) -> types.GetP
     return types.GetPromptResult(messages=[types.PromptMessage(role="user", content=text)])
 
 
-async def call_tool(ctx: Any, params: types.CallToolRequestParams) -> types.CallToolResult:
+async def call_tool(ctx: Any, params: types.CallToolRequestParams) -> types.CallToolResult | types.InputRequiredResult:
     args = params.arguments or {}
     text = f"{NAME}: {params.name}"
     if params.name == "die":
@@ -107,9 +117,27 @@ async def call_tool(ctx: Any, params: types.CallToolRequestParams) -> types.Call
         await ctx.session.send_prompt_list_changed()
         await ctx.session.send_resource_list_changed()
         await ctx.session.send_resource_updated(f"shelf://{NAME}/00")
+        for event in (ToolsListChanged(), PromptsListChanged(), ResourcesListChanged()):
+            await bus.publish(event)
+        await bus.publish(ResourceUpdated(f"shelf://{NAME}/00"))
+    if params.name == "count":
+        for number in range(args["to"]):
+            await ctx.session.report_progress(number, args["to"], f"of {args['whose']}")
+        text = f"counted for {args['whose']}"
+    if params.name == "routed":
+        text = f"{NAME}: {args.get('region')}"
+    if params.name == "ask":
+        answers = params.input_responses
+        if not answers:
+            form = types.ElicitRequestFormParams(message="Who are you?", requested_schema=WHO)
+            asked = types.ElicitRequest(params=form)
+            return types.InputRequiredResult(input_requests={"who": asked}, request_state="asked")
+        text = f"{params.request_state}: {answers['who'].model_dump()['content']}"
     return types.CallToolResult(content=[types.TextContent(text=text)])
 
 
+WHO: Any = {"type": "object", "properties": {"name": {"type": "string"}}}
+bus = InMemorySubscriptionBus()
 NAME = os.environ.get("CATALOGUE", "one")
 server = Server(
     "catalogue",
@@ -120,6 +148,7 @@ server = Server(
     on_list_resources=list_resources,
     on_list_resource_templates=list_templates,
     on_read_resource=read_resource,
+    on_subscriptions_listen=ListenHandler(bus),
 )
 
 

@@ -156,7 +156,6 @@ async def test_errors_of_a_server_and_fields_that_nobody_knows_pass_as_they_are(
         (b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": ["a"]}}', -32602),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": ["a"]}', -32602),
         (b'{"jsonrpc": "2.0", "id": 1, "method": "tools/call"}', -32602),
-        (b'{"jsonrpc": "2.0", "id": 1, "method": "server/discover"}', -32601),
     ],
 )
 async def test_what_does_not_fit_the_protocol_is_refused_and_not_forwarded(
