@@ -32,18 +32,30 @@ def server_config(folder: Path, **sections: Any) -> str:
 
 
 @asynccontextmanager
-async def running(python: str, words: tuple[str, ...], connect: Any, **variables: str) -> AsyncIterator[None]:
+async def running(
+    python: str, words: tuple[str, ...], folder: Path, connect: Any, **variables: str
+) -> AsyncIterator[None]:
     """A server process that takes connections."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith("PLUGINS_")}
     quiet = {"PLUGINS_LOG_LEVEL": "ERROR", "PYTHONPATH": str(PLUGINS)}
-    process = await asyncio.create_subprocess_exec(
-        python, *words, env=kept | quiet | variables, stdin=asyncio.subprocess.DEVNULL
-    )
+    # In a folder of its own: `-m` looks in the working directory first, and would find this tree's package there. What
+    # it says goes to a file, since whoever reads a terminal would be measured, too.
+    with (folder / "server.log").open("wb") as log:
+        process = await asyncio.create_subprocess_exec(
+            python,
+            *words,
+            env=kept | quiet | variables,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+        )
     try:
         async with asyncio.timeout(START_S):
             while not await _connects(connect):
                 if process.returncode is not None:
-                    raise RuntimeError(f"the server of {python} ended with {process.returncode}")
+                    said = (folder / "server.log").read_text(encoding="utf-8", errors="replace")[-1000:]
+                    raise RuntimeError(f"the server of {python} ended with {process.returncode}: {said}")
                 await asyncio.sleep(0.05)
         yield
     finally:
@@ -77,7 +89,7 @@ async def mcp_http(python: str, folder: Path) -> AsyncIterator[Entry]:
         port = probe.getsockname()[1]
     config = server_config(folder, server_settings={"host": "127.0.0.1", "port": port})
     variables = {"PLUGINS_CONFIG_PATH": config, "PLUGINS_TRANSPORT": "http"}
-    async with running(python, _MCP, lambda: asyncio.open_connection("127.0.0.1", port), **variables):
+    async with running(python, _MCP, folder, lambda: asyncio.open_connection("127.0.0.1", port), **variables):
         yield {"mcp": {"proto": "STREAMABLEHTTP", "url": f"http://localhost:{port}/mcp"}}
 
 
@@ -87,7 +99,7 @@ async def mcp_http_uds(python: str, folder: Path) -> AsyncIterator[Entry]:
     path = str(folder / "mcp.sock")
     config = server_config(folder, server_settings={"uds": path})
     variables = {"PLUGINS_CONFIG_PATH": config, "PLUGINS_TRANSPORT": "http"}
-    async with running(python, _MCP, lambda: asyncio.open_unix_connection(path), **variables):
+    async with running(python, _MCP, folder, lambda: asyncio.open_unix_connection(path), **variables):
         yield {"mcp": {"proto": "STREAMABLEHTTP", "url": "http://localhost/mcp", "uds": path}}
 
 
@@ -96,7 +108,7 @@ async def grpc(python: str, folder: Path) -> AsyncIterator[Entry]:
     """GRPC on a Unix socket."""
     path = str(folder / "grpc.sock")
     config = server_config(folder, grpc_server_settings={"uds": path})
-    async with running(python, _GRPC, lambda: asyncio.open_unix_connection(path), PLUGINS_CONFIG_PATH=config):
+    async with running(python, _GRPC, folder, lambda: asyncio.open_unix_connection(path), PLUGINS_CONFIG_PATH=config):
         yield {"grpc": {"uds": path}}
 
 
@@ -105,7 +117,7 @@ async def unix(python: str, folder: Path) -> AsyncIterator[Entry]:
     """A plain Unix socket."""
     path = str(folder / "plain.sock")
     variables = {"PLUGINS_CONFIG_PATH": server_config(folder), "PLUGINS_UNIX_SOCKET_PATH": path}
-    async with running(python, _UNIX, lambda: asyncio.open_unix_connection(path), **variables):
+    async with running(python, _UNIX, folder, lambda: asyncio.open_unix_connection(path), **variables):
         # The published host does not ask this server for the hooks.
         yield {"hooks": ["tool_pre_invoke"], "unix_socket": {"path": path}}
 

@@ -9,22 +9,22 @@ Source: docs/reference/external.md, "Frames".
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from cpex.framework.extensions import Extensions
 from cpex.framework.external import wire
 from cpex.framework.external.restoring import restored
 from cpex.framework.external.wire import WireError
-from cpex.framework.models.context import PluginContext
+from cpex.framework.memory.views import ContextSource
+from cpex.framework.models.context import GlobalContext, PluginContext
+from cpex.framework.models.lazy import contents, is_untouched
 from cpex.framework.models.payload import PluginPayload
 from cpex.framework.models.result import PluginErrorModel, PluginResult
 
 __all__ = ["Answer", "ContextMaps", "Question"]
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """One call of one hook of one plugin, as the asking end sent it."""
 
     id: str
@@ -69,25 +69,30 @@ class Question:
             WireError: It is none.
         """
         document = _document(frame)
-        known = {name: document[name] for name in cls.__slots__ if name in document}
-        texts = all(isinstance(known.get(name), str) for name in ("id", "hook", "plugin"))
-        maps = all(isinstance(known.get(name), dict) for name in ("payload", "context"))
-        others = isinstance(known.get("extensions"), dict | None) and isinstance(
-            known.get("timeout_s"), int | float | None
-        )
-        if not (texts and maps and others):
+        values = tuple(map(document.get, cls._fields))
+        if not all(map(isinstance, values, _TYPES_OF_A_QUESTION)):
             raise WireError("a frame is no question: it needs id, hook, plugin, payload and context")
-        return cls(**known)
+        return cls._make(values)
+
+    def plugin_context(self) -> PluginContext:
+        """The context, typed; made in full only when somebody looks, where there is nothing but the request's id.
+
+        Raises:
+            pydantic.ValidationError: It is none.
+        """
+        shared = self.context.get("global_context")
+        if len(self.context) == 1 and type(shared) is dict and [*shared] == ["request_id"]:
+            return ContextSource(GlobalContext(**shared)).fresh()
+        return PluginContext.model_validate(self.context)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the other end said."""
 
     plugin: str | None = None
     result: dict[str, Any] | None = None
     """Fields of a `PluginResult`."""
-    context: dict[str, Any] = field(default_factory=dict)
+    context: dict[str, Any] | None = None
     """Maps to take over whole."""
     error: dict[str, Any] | None = None
     """Fields of a `PluginErrorModel`; read only when there is no result."""
@@ -141,7 +146,7 @@ class Answer:
         if result is None and error is None:
             raise WireError("the answer holds neither a result nor an error")
         name = plugin if plugin is not None else document.get("plugin_name")
-        return cls(name if isinstance(name, str) else None, result, _object(document, "context") or {}, error)
+        return cls(name if isinstance(name, str) else None, result, _object(document, "context"), error)
 
     def with_payload_restored(self, original: PluginPayload, sent: dict[str, Any]) -> Answer:
         """The answer, with the parts of the caller's payload where it repeats what was sent; see `restoring.py`."""
@@ -149,7 +154,7 @@ class Answer:
         if not isinstance(received, dict):
             return self
         result = {**(self.result or {}), "modified_payload": restored(original, sent, received)}
-        return replace(self, result=result)
+        return self._replace(result=result)
 
     def apply_context(self, context: PluginContext, sent: dict[str, Any] | None = None) -> None:
         """Take over the maps that came back, in place: whoever holds the context holds its maps.
@@ -175,24 +180,31 @@ class ContextMaps:
 
     def __init__(self, context: PluginContext) -> None:
         self._context = context
-        self._before = {path: _fingerprint(value) for path, value in self._maps().items()}
+        self._before = {path: _fingerprint(values) for path, values in self._maps().items()}
 
     def _maps(self) -> dict[tuple[str, ...], dict[str, Any]]:
-        shared = self._context.global_context
-        return {
-            ("state",): self._context.state,
-            ("metadata",): self._context.metadata,
-            ("global_context", "state"): shared.state,
-            ("global_context", "metadata"): shared.metadata,
-        }
+        """Those that are not empty. Nothing is touched by looking: most handlers look at none of them."""
+        own = contents(self._context)
+        shared = contents(own["global_context"])
+        found: dict[tuple[str, ...], dict[str, Any]] = {}
+        for name in ("state", "metadata"):
+            if values := own.get(name):
+                found[(name,)] = values
+            if values := shared.get(name):
+                found["global_context", name] = values
+        return found
 
     def changes(self) -> dict[str, Any]:
         """The maps that are not what they were, each whole, in the shape of an answer's context; empty for none."""
         changes: dict[str, Any] = {}
-        for path, value in self._maps().items():
-            if _fingerprint(value) != self._before[path]:
+        if is_untouched(self._context):
+            return changes
+        now = self._maps()
+        for path in {**self._before, **now}:
+            values = now.get(path, {})
+            if _fingerprint(values) != self._before.get(path, b""):
                 target = changes if len(path) == 1 else changes.setdefault(path[0], {})
-                target[path[-1]] = value
+                target[path[-1]] = values
         return changes
 
 
@@ -209,6 +221,9 @@ def _replace(target: dict[str, Any], content: Any, sent: dict[str, Any]) -> None
     target.update(
         {key: item for key, item in content.items() if key not in target or key not in sent or sent[key] != item}
     )
+
+
+_TYPES_OF_A_QUESTION: tuple[Any, ...] = (str, str, str, dict, dict, (dict, type(None)), (int, float, type(None)))
 
 
 def _object(document: dict[str, Any], name: str) -> dict[str, Any] | None:

@@ -199,7 +199,8 @@ class RemotePlugin(Plugin):
             link = session.link or await session.ready()
             try:
                 if "frames" in self._features:
-                    return await self._ask_in_frame(link, hook, payload, context, extensions)
+                    id, frame = self._question(hook, payload, context, extensions)
+                    return self._taken_in(Answer.read(await link.exchange(frame), id), frame, payload, context)
                 return await self._ask_plainly(link, hook, payload, context)
             except LinkError as error:
                 if error.sent or last:
@@ -207,21 +208,18 @@ class RemotePlugin(Plugin):
                 # The connection was found dead before the question left: once more, on a new one.
         raise AssertionError("the second round returns or raises")
 
-    async def _ask_in_frame(
-        self, link: Link, hook: str, payload: PluginPayload, context: PluginContext, extensions: Extensions | None
-    ) -> Answer:
+    def _question(
+        self, hook: str, payload: PluginPayload, context: PluginContext, extensions: Extensions | None
+    ) -> tuple[str, bytes]:
+        """A correlation id, and the frame that carries it."""
         id = f"{next(_ids):x}"
-        frame = Question.frame(
-            id,
-            hook,
-            self._remote_name,
-            payload,
-            context,
-            extensions,
-            self._config.timeout_s,
-            reveal=_may_see_secrets(self._config, hook),
+        config = self._config
+        reveal = _may_see_secrets(config, hook)
+        return id, Question.frame(
+            id, hook, self._remote_name, payload, context, extensions, config.timeout_s, reveal=reveal
         )
-        answer = Answer.read(await link.exchange(frame), id)
+
+    def _taken_in(self, answer: Answer, frame: bytes, payload: PluginPayload, context: PluginContext) -> Answer:
         answer.apply_context(context)
         if wire.holds_masked_secrets(frame):
             return answer.with_payload_restored(payload, wire.loads(frame)["payload"])

@@ -10,10 +10,11 @@ when it travels as a message (in a result it travels whole).
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
-from google.protobuf import json_format
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
+from pydantic_core import to_json
 
 from cpex.framework.errors import sanitize_denial_metadata
 from cpex.framework.external.proto import plugin_service_pb2 as messages
@@ -51,10 +52,13 @@ def dict_to_struct(values: dict[str, Any]) -> Struct:
     """
     struct = Struct()
     try:
-        # A Struct takes numbers that are not finite, and whoever reads it then fails.
-        json.dumps(values, allow_nan=False)
-        json_format.ParseDict(values, struct)
-    except (json_format.Error, ValueError, TypeError, RecursionError) as error:
+        # A Struct takes numbers that are not finite, and whoever reads it then fails. A text may speak of them, too.
+        text = to_json(values)
+        if b"NaN" in text or b"Infinity" in text:
+            json.dumps(values, allow_nan=False)
+        # Half of what `json_format` takes for it.
+        struct.update(values)
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise WireError(f"the values do not fit a protobuf Struct: {type(error).__name__}") from error
     return struct
 
@@ -65,11 +69,22 @@ def struct_to_dict(struct: Struct) -> dict[str, Any]:
     Raises:
         WireError: It holds a number that is not finite.
     """
-    try:
-        values: dict[str, Any] = json_format.MessageToDict(struct)
-    except json_format.Error as error:
-        raise WireError(f"a protobuf Struct holds what is no JSON: {error}") from error
-    return values
+    return {name: _value(each) for name, each in struct.fields.items()}
+
+
+def _value(value: Value) -> Any:
+    kind = value.WhichOneof("kind")
+    if kind == "string_value":
+        return value.string_value
+    if kind == "number_value":
+        if not math.isfinite(value.number_value):
+            raise WireError(f"a protobuf Struct holds what is no JSON: {value.number_value}")
+        return value.number_value
+    if kind == "struct_value":
+        return struct_to_dict(value.struct_value)
+    if kind == "list_value":
+        return [_value(each) for each in value.list_value.values]
+    return value.bool_value if kind == "bool_value" else None
 
 
 # Contexts.

@@ -188,7 +188,7 @@ class ExternalPluginServer:
         question = None
         try:
             question = Question.read(frame)
-            context = PluginContext.model_validate(question.context)
+            context = question.plugin_context()
             before = ContextMaps(context)
             extensions = Extensions.model_validate(question.extensions) if question.extensions is not None else None
             result = await self._run(
@@ -217,7 +217,7 @@ class ExternalPluginServer:
         return await answer_of(step, typed, context, extensions, limit)
 
     def _step(self, hook: str, plugin: str) -> Step:
-        key = (plugin.casefold(), hook)
+        key = (plugin, hook)
         step = self._steps.get(key)
         if step is None:
             if not self._initialized:

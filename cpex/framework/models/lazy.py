@@ -71,6 +71,12 @@ def complete(model: BaseModel) -> None:
     values.update(filled)
 
 
+def is_untouched(model: BaseModel) -> bool:
+    """Whether nobody has looked at any field of a model that was handed out with all of them missing."""
+    values = raw_dict(model)
+    return len(values) == 1 and PENDING in values
+
+
 def contents(model: BaseModel) -> dict[str, Any]:
     """`{field: value}` of a model, for reading only: nothing is filled or copied, so values may belong to others.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator
 from contextvars import Context, copy_context
+from operator import length_hint
 from typing import Any
 
 from cpex.framework.clock import elapsed_ns
@@ -63,7 +64,8 @@ async def resume(call: ExecutionContext, steps: Iterator[Step], turn: Waiting | 
         else:
             settle(turn.view)
             _hand_over(call, turn.step, turn.context, turn.span, result)
-        turn = walk(call, steps, elapsed_ns()) if call.halted_by is None else None
+        # Setting a walk up for nobody would take longer than most walks.
+        turn = walk(call, steps, elapsed_ns()) if call.halted_by is None and length_hint(steps) else None
 
 
 def walk(call: ExecutionContext, steps: Iterator[Step], now: int) -> Waiting | None:

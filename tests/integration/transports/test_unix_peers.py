@@ -14,7 +14,14 @@ from typing import Any
 import pytest
 from integration.transports.servers import HOOKS, KIND, NAME, server_config
 
-from cpex.framework import GlobalContext, PluginConfig, PluginContext, PluginError, ToolPreInvokePayload
+from cpex.framework import (
+    GlobalContext,
+    PluginConfig,
+    PluginContext,
+    PluginError,
+    PluginResult,
+    ToolPreInvokePayload,
+)
 from cpex.framework.external.answering import plain_question
 from cpex.framework.external.proto import plugin_service_pb2 as messages
 from cpex.framework.external.proto_convert import dict_to_struct
@@ -146,6 +153,42 @@ async def test_a_late_answer_is_never_taken_for_the_next_questions(tmp_path: Pat
             with pytest.raises(ConnectionError):
                 await write_for_ever(writer)
         assert (await ask(plugin, "next")).metadata == {"for": "next"}
+        await plugin.shutdown()
+
+
+@pytest.mark.conformance("E1")
+async def test_questions_that_wait_their_turn_outlive_the_connection_that_one_of_them_ends(tmp_path: Path) -> None:
+    """Each gets its own answer, whether the one before it was answered, timed out, or was cancelled."""
+    asked: list[str] = []
+    began = asyncio.Event()
+
+    async def answering(question: bytes, writer: asyncio.StreamWriter) -> None:
+        name = messages.InvokeHookRequest.FromString(question).payload["name"]
+        asked.append(name)
+        began.set()
+        if name != "silent":
+            await write_message_async(writer, allowed(name))
+
+    path = str(tmp_path / "s")
+    async with peer(path, answering):
+        plugin = asking(path, timeout=0.5)
+        await plugin.initialize()
+        for end in ("timeout", "cancelled", "answered"):
+            asked.clear()
+            began.clear()
+            first = asyncio.create_task(ask(plugin, "silent" if end != "answered" else "first"))
+            queued = [asyncio.create_task(ask(plugin, f"q{n}")) for n in range(5)]
+            if end == "cancelled":
+                await asyncio.wait_for(began.wait(), 20)
+                first.cancel()
+            queued[2].cancel()
+            outcomes = await asyncio.gather(first, *queued, return_exceptions=True)
+            kinds = {"timeout": PluginError, "cancelled": asyncio.CancelledError, "answered": PluginResult}
+            assert isinstance(outcomes[0], kinds[end])
+            assert isinstance(outcomes.pop(3), asyncio.CancelledError)
+            answers = [each for each in outcomes[1:] if isinstance(each, PluginResult)]
+            assert [each.metadata for each in answers] == [{"for": f"q{n}"} for n in (0, 1, 3, 4)]
+            assert sorted(asked[1:]) == ["q0", "q1", "q3", "q4"]
         await plugin.shutdown()
 
 

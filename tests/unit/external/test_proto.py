@@ -6,6 +6,7 @@ import importlib
 from typing import Any
 
 import pytest
+from google.protobuf.struct_pb2 import Struct
 from proto_stubs import COMMAND, FOLDER, generated
 
 from cpex.framework import GlobalContext, PluginContext, PluginResult, PluginViolation
@@ -48,7 +49,21 @@ def test_numbers_come_back_as_floats() -> None:
     assert convert.struct_to_dict(convert.dict_to_struct({"n": 3}))["n"] == 3.0
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), {1}])
+def test_values_survive_a_struct_however_empty_they_are() -> None:
+    values = {"e": {}, "l": [], "n": None, "deep": [[], {}, None, [{"a": {}}], True, "NaN"], "t": "x", "i": 3, "f": 1.5}
+    assert convert.struct_to_dict(convert.dict_to_struct(values)) == values
+
+
+def test_a_struct_with_a_number_that_is_not_finite_is_refused() -> None:
+    struct = Struct()
+    struct.update({"a": [float("inf")]})
+    with pytest.raises(WireError, match="holds what is no JSON: inf"):
+        convert.struct_to_dict(struct)
+
+
+@pytest.mark.parametrize(
+    "value", [float("nan"), float("inf"), object, {1}, 10**400, "\ud800"], ids=lambda each: repr(each)[:9]
+)
 def test_what_has_no_place_in_a_struct_is_refused(value: Any) -> None:
     with pytest.raises(WireError, match="do not fit a protobuf Struct"):
         convert.dict_to_struct({"v": value})

@@ -13,7 +13,7 @@ from cpex.framework.external.port import Link, LinkError
 from cpex.framework.external.proto import plugin_service_pb2 as messages
 from cpex.framework.external.proto_convert import struct_to_dict
 from cpex.framework.external.session import Attempts
-from cpex.framework.external.unix.answers import IN_ORDER, Answers, parsed
+from cpex.framework.external.unix.answers import Answers, parsed
 from cpex.framework.models.config import PluginConfig
 from cpex.framework.models.result import PluginErrorModel
 from cpex.framework.models.transport import UnixSocketClientConfig
@@ -58,7 +58,6 @@ class UnixSocketLink:
         self._timeout_s = timeout_s
         self._answers: Answers | None = None
         self._ids = itertools.count(1)
-        self._in_order = asyncio.Lock()
 
     @property
     def connected(self) -> bool:
@@ -108,21 +107,19 @@ class UnixSocketLink:
         answers = self._to_ask()
         answer = answers.ask(id, request.SerializeToString())
         try:
-            return frame_of(messages.InvokeHookResponse.FromString(await answer))
+            return frame_of(await answer)
         except asyncio.CancelledError:
             answers.give_up(id, answer)
             raise
 
     async def _ask_in_order(self, data: bytes) -> bytes:
-        async with self._in_order:
-            answers = self._to_ask()
-            answer = answers.ask(IN_ORDER, data)
-            try:
-                return await answer
-            except BaseException:
-                # SECURITY: whatever comes now would be taken for the answer to the next question.
-                answers.give_up(IN_ORDER, answer)
-                raise
+        answers = self._to_ask()
+        answer = answers.ask_in_order(data)
+        try:
+            return await answer
+        except BaseException:
+            answers.give_up_in_order(answer)
+            raise
 
     def _to_ask(self) -> Answers:
         answers = self._answers

@@ -118,8 +118,11 @@ class Connection(MessageStream):
 
     async def _answer(self, id: int, request: Any, message: bytes) -> None:
         try:
-            if id:
-                answer: Any = await hook_answer(self._service, request)
+            if id and request.frame:
+                frame = await self._service.exchange(request.frame)
+                answer: Any = messages.InvokeHookResponse(frame=frame, correlation_id=id)
+            elif id:
+                answer = await hook_answer(self._service, request)
                 answer.correlation_id = id
             else:
                 answer = await self._answer_in_order(request, message)
