@@ -12,14 +12,20 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
+from pathlib import Path
 from typing import TypeAlias
 
-__all__ = ["AddressRefused", "checked_addresses", "refusal_of"]
+from cpex.framework.external.port import LinkError
+from cpex.framework.models.sockets import check_socket, is_shared
+
+__all__ = ["THIS_MACHINE", "AddressRefused", "check_uds", "checked_addresses", "refusal_of"]
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 LOCAL_NAME = "localhost"
 """The one name that may stand for this machine: nobody can point it elsewhere by a record of theirs."""
+THIS_MACHINE = frozenset({LOCAL_NAME, "127.0.0.1", "::1"})
+"""The same, and the addresses that say openly that they do."""
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 SWITCH = "PLUGINS_SSRF_PROTECTION_ENABLED"
 
@@ -47,13 +53,31 @@ def _embedded(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or address
 
 
-async def checked_addresses(host: str, port: int, *, public_only: bool = True) -> list[str]:
+def check_uds(path: str) -> None:
+    """Refuse a Unix socket that somebody else may have put there.
+
+    Raises:
+        LinkError: It is refused; or it is not there, in a folder where somebody else could make it now.
+    """
+    try:
+        check_socket(path)
+    except OSError as error:
+        missing = isinstance(error, FileNotFoundError)
+        if isinstance(error, PermissionError) or (missing and Path(path).parent.is_dir() and is_shared(path)):
+            text = f"cannot connect to {path}: {error.strerror or error}; is the plugin server running?"
+            raise LinkError(text, code="connect", sent=False) from error
+        # Whatever else is wrong with it, connecting tells better.
+
+
+async def checked_addresses(
+    host: str, port: int, *, public_only: bool = True, local: frozenset[str] = frozenset({LOCAL_NAME})
+) -> list[str]:
     """Look a host up.
 
     Args:
         host: A name or an address in any notation.
-        public_only: Refuse a host any of whose addresses is not of the public internet; `localhost` may be this
-            machine.
+        public_only: Refuse a host any of whose addresses is not of the public internet.
+        local: Hosts that may be this machine all the same.
 
     Returns:
         Its addresses, in the order to try them; at least one.
@@ -67,13 +91,13 @@ async def checked_addresses(host: str, port: int, *, public_only: bool = True) -
     if public_only:
         # SECURITY: one bad address is enough: whoever controls the name chooses which one is used.
         for each in addresses:
-            _check(host, ipaddress.ip_address(each.partition("%")[0]))
+            _check(host, ipaddress.ip_address(each.partition("%")[0]), local)
     return addresses
 
 
-def _check(host: str, address: Address) -> None:
+def _check(host: str, address: Address, local: frozenset[str]) -> None:
     kind = refusal_of(address)
-    if kind is None or (kind == "loopback" and host.rstrip(".").lower() == LOCAL_NAME):
+    if kind is None or (kind == "loopback" and host.rstrip(".").lower() in local):
         return
     raise AddressRefused(
         f"`{host}` leads to {address}, a {kind} address, which is blocked by SSRF protection; "

@@ -17,6 +17,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, field_validator, model_validator
 
 from cpex.framework.models.mode import TransportType
+from cpex.framework.models.sockets import check_socket_folder, is_shared
 from cpex.framework.models.tls import (
     GRPCClientTLSConfig,
     GRPCServerTLSConfig,
@@ -52,8 +53,11 @@ def _socket_path(path: str) -> str:
         raise ValueError(f"uds parent directory does not exist: {resolved.parent}") from error
     if not stat.S_ISDIR(mode):
         raise ValueError(f"uds parent directory does not exist: {resolved.parent} is no directory")
-    if mode & stat.S_IWOTH:
-        # SECURITY: whoever may write there can put a socket of their own in its place.
+    try:
+        check_socket_folder(str(resolved))
+    except PermissionError as error:
+        raise ValueError(f"uds: {error}") from None
+    if is_shared(str(resolved)):
         logger.warning("Unix socket %s lies in a world-writable directory; move it to a private one", resolved)
     return str(resolved)
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc.aio
 import pytest
 import trustme
 import yaml
@@ -18,7 +19,12 @@ from integration.transports.servers import NAME, PLUGINS, ServerProcess, answers
 
 from cpex.framework import GlobalContext, ToolPreInvokePayload
 from cpex.framework.errors import PluginLoadError
+from cpex.framework.external.grpc.targets import _pinned
+from cpex.framework.external.grpc.tls_utils import create_secure_channel
+from cpex.framework.external.proto import plugin_service_pb2 as messages
+from cpex.framework.external.proto.plugin_service_pb2_grpc import PluginServiceStub
 from cpex.framework.manager import TenantPluginManager
+from cpex.framework.models.tls import GRPCClientTLSConfig
 
 
 @dataclass(frozen=True)
@@ -176,3 +182,22 @@ async def test_a_host_that_wants_no_verification_is_told_that_there_is_none_such
 ) -> None:
     with pytest.raises(PluginLoadError, match="gRPC always verifies its server"):
         await denies(tmp_path, 1, {"ca_bundle": authority.bundle(), "verify": False})
+
+
+@pytest.mark.conformance("E10.grpc")
+@pytest.mark.parametrize("name", ["plugins.example", "elsewhere.example"])
+async def test_a_server_found_by_its_name_must_show_a_certificate_of_that_name(
+    name: str, authority: Authority, tmp_path: Path
+) -> None:
+    """The channel is made to the address that was judged; the certificate is held to the name all the same."""
+    async with serving(tmp_path, {**authority.pair(name), "client_auth": "none"}) as port:
+        tls = GRPCClientTLSConfig(ca_bundle=authority.bundle())
+        target, options = _pinned("plugins.example", port, ["127.0.0.1"], 0)
+        channel = create_secure_channel(target, tls, "p", options)
+        async with channel, asyncio.timeout(30):
+            asked = PluginServiceStub(channel).GetPluginConfig(messages.GetPluginConfigRequest(name=NAME), timeout=4)
+            if name == "plugins.example":
+                assert (await asked).found
+            else:
+                with pytest.raises(grpc.aio.AioRpcError):
+                    await asked

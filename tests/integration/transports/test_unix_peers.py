@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import stat
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -23,6 +24,8 @@ from cpex.framework import (
     ToolPreInvokePayload,
 )
 from cpex.framework.external.answering import plain_question
+from cpex.framework.external.grpc.client import GrpcExternalPlugin
+from cpex.framework.external.mcp.client import ExternalPlugin
 from cpex.framework.external.proto import plugin_service_pb2 as messages
 from cpex.framework.external.proto_convert import dict_to_struct
 from cpex.framework.external.unix.client import UnixSocketExternalPlugin
@@ -498,3 +501,49 @@ async def test_a_handler_that_cancels_itself_is_an_error_and_not_silence(tmp_pat
             answer = messages.InvokeHookResponse.FromString(await told(writer, reader, data))
             assert answer.error.message == "the plugin's handler cancelled itself"
         writer.close()
+
+
+# Sockets that somebody else may have put there.
+
+
+@pytest.mark.conformance("E16.parent")
+async def test_neither_end_uses_a_socket_where_others_may_replace_it(tmp_path: Path) -> None:
+    async with server(tmp_path) as running:
+        tmp_path.chmod(0o777)
+        with pytest.raises(PluginError, match=rf"every user of this machine may write to.*chmod o-w {tmp_path}"):
+            await asking(running.socket_path).initialize()
+        second = UnixSocketPluginServer(str(server_config(tmp_path, {})), str(tmp_path / "t"))
+        with pytest.raises(PermissionError, match="every user of this machine may write to"):
+            await second.start()
+        tmp_path.chmod(0o700)
+        plugin = asking(running.socket_path)
+        await plugin.initialize()
+        await plugin.shutdown()
+
+
+@pytest.mark.conformance("E16.parent")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+@pytest.mark.parametrize("way", ["unix_socket", "grpc", "mcp"])
+async def test_a_strangers_socket_in_a_folder_like_tmp_is_not_connected_to(tmp_path: Path, way: str) -> None:
+    asked: list[bytes] = []
+
+    async def answering(question: bytes, writer: asyncio.StreamWriter) -> None:
+        asked.append(question)
+
+    path = str(tmp_path / "s")
+    section = {
+        "unix_socket": {"path": path},
+        "grpc": {"uds": path},
+        "mcp": {"proto": "STREAMABLEHTTP", "url": "http://localhost/mcp", "uds": path},
+    }[way]
+    async with peer(path, answering):
+        tmp_path.chmod(0o1777)
+        os.chown(path, 12345, 12345)
+        config = PluginConfig.model_validate({"name": NAME, "kind": "external", way: section})
+        classes = {"unix_socket": UnixSocketExternalPlugin, "grpc": GrpcExternalPlugin, "mcp": ExternalPlugin}
+        plugin = classes[way](config)
+        with pytest.raises(PluginError, match="belongs to user 12345, not to this one"):
+            async with asyncio.timeout(30):
+                await plugin.initialize()
+        await plugin.shutdown()
+    assert asked == []

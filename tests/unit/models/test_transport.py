@@ -107,10 +107,18 @@ def test_socket_paths_are_checked_alike_everywhere(cls, tmp_path):
     assert cls(uds=f"{tmp_path}/./p.sock").uds == str((tmp_path / "p.sock").resolve())
 
 
-def test_a_socket_in_a_world_writable_folder_is_warned_about(tmp_path, caplog):
+@pytest.mark.conformance("E16.parent")
+def test_a_socket_in_a_folder_where_others_may_replace_it_is_refused(tmp_path):
+    tmp_path.chmod(0o777)
+    text = refusal(GRPCClientConfig, uds=str(tmp_path / "p.sock"))
+    assert f"uds: {tmp_path} is a folder that every user of this machine may write to" in text
+    assert f"chmod o-w {tmp_path}" in text
+
+
+def test_a_socket_in_a_folder_like_tmp_is_warned_about(tmp_path, caplog):
     folder = tmp_path / "open"
     folder.mkdir()
-    folder.chmod(0o777)
+    folder.chmod(0o1777)
 
     with caplog.at_level(logging.WARNING):
         MCPServerConfig(uds=str(folder / "p.sock"))

@@ -10,6 +10,7 @@ import grpc.aio
 
 from cpex.framework.errors import PluginError
 from cpex.framework.external.answering import answer_of, frame_of, plain_question
+from cpex.framework.external.grpc.targets import judged
 from cpex.framework.external.grpc.tls_utils import create_insecure_channel, create_secure_channel
 from cpex.framework.external.plugin import RemotePlugin
 from cpex.framework.external.port import Link, LinkError
@@ -22,6 +23,7 @@ from cpex.framework.models.config import PluginConfig
 from cpex.framework.models.result import PluginErrorModel
 from cpex.framework.models.tls import GRPCClientTLSConfig
 from cpex.framework.models.transport import GRPCClientConfig
+from cpex.framework.settings import get_ssrf_settings
 
 __all__ = ["GrpcExternalPlugin", "GrpcLink"]
 
@@ -65,7 +67,9 @@ class GrpcExternalPlugin(RemotePlugin):
 
     def _make_link(self) -> Link:
         tls = None if self._settings.uds else self._settings.tls or GRPCClientTLSConfig.from_env()
-        return GrpcLink(self._settings.get_target(), tls, self.name, channel_options(self._local.max_content_size))
+        options = channel_options(self._local.max_content_size)
+        public_only = get_ssrf_settings().ssrf_protection_enabled
+        return GrpcLink(self._settings.get_target(), tls, self.name, options, public_only=public_only)
 
     def _address(self) -> str:
         return self._settings.get_target()
@@ -81,14 +85,22 @@ class GrpcLink:
     """One channel to a plugin server."""
 
     def __init__(
-        self, target: str, tls: GRPCClientTLSConfig | None, plugin_name: str, options: list[tuple[str, Any]]
+        self,
+        target: str,
+        tls: GRPCClientTLSConfig | None,
+        plugin_name: str,
+        options: list[tuple[str, Any]],
+        *,
+        public_only: bool = True,
     ) -> None:
         self._target = target
+        self._public_only = public_only
         self._tls = tls
         self._plugin_name = plugin_name
         self._options = options
         self._channel: grpc.aio.Channel | None = None
         self._stub: Any = None
+        self._opened_before = 0
 
     @property
     def connected(self) -> bool:
@@ -100,14 +112,17 @@ class GrpcLink:
         )
 
     async def open(self) -> None:
-        """Make the channel; the first question connects it."""
+        """Judge the address and make the channel; the first question connects it."""
         if self._channel is None:
+            target, pinned = await judged(self._target, self._opened_before, public_only=self._public_only)
+            self._opened_before += 1
+            options = [*self._options, *pinned]
             if self._tls is None:
                 if not self._target.startswith(("unix:", *LOOPBACK)):
                     logger.warning("Plugin %s is reached at %s in the clear", self._plugin_name, self._target)
-                self._channel = create_insecure_channel(self._target, self._options)
+                self._channel = create_insecure_channel(target, options)
             else:
-                self._channel = create_secure_channel(self._target, self._tls, self._plugin_name, self._options)
+                self._channel = create_secure_channel(target, self._tls, self._plugin_name, options)
             self._stub = PluginServiceStub(self._channel)
 
     async def close(self) -> None:

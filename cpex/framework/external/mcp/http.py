@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
-from cpex.framework.external.addresses import AddressRefused, checked_addresses
+from cpex.framework.external.addresses import AddressRefused, check_uds, checked_addresses
 from cpex.framework.external.mcp import messages
 from cpex.framework.external.mcp.messages import MAX_MESSAGE_BYTES
 from cpex.framework.external.port import LinkError
@@ -88,6 +88,8 @@ class HttpChannel:
         import httpcore2
 
         limits, endpoint = self._limits, self._endpoint
+        if endpoint.uds is not None:
+            check_uds(endpoint.uds)
         self._url = endpoint.url
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=endpoint.tls,

@@ -16,6 +16,7 @@ from cpex.framework.external.session import Attempts
 from cpex.framework.external.unix.answers import Answers, parsed
 from cpex.framework.models.config import PluginConfig
 from cpex.framework.models.result import PluginErrorModel
+from cpex.framework.models.sockets import check_socket
 from cpex.framework.models.transport import UnixSocketClientConfig
 
 __all__ = ["UnixSocketExternalPlugin", "UnixSocketLink"]
@@ -70,11 +71,12 @@ class UnixSocketLink:
             return
         loop = asyncio.get_running_loop()
         try:
+            check_socket(self._path)
             _, self._answers = await loop.create_unix_connection(
                 lambda: Answers(self._path, self._timeout_s), self._path
             )
         except OSError as error:
-            reason = error.strerror or type(error).__name__
+            reason = error.strerror or str(error) or type(error).__name__
             text = f"Failed to connect to {self._path}: {reason}; is the plugin server running, and is this its socket?"
             raise LinkError(text, code="connect", sent=False) from error
 

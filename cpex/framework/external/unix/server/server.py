@@ -11,6 +11,7 @@ import stat
 from cpex.framework.external.eager import EagerTasks
 from cpex.framework.external.server import ExternalPluginServer
 from cpex.framework.external.unix.server.connection import Connection
+from cpex.framework.models.sockets import check_socket_folder
 from cpex.framework.models.transport import UnixSocketServerConfig
 
 __all__ = ["UnixSocketPluginServer", "run_server"]
@@ -64,6 +65,7 @@ class UnixSocketPluginServer:
             return
         await self._service.initialize()
         try:
+            check_socket_folder(self._path)
             await _remove_stale(self._path)
             # SECURITY: the mode is set by the mask, not after the fact: between bind and chmod anyone could connect.
             mask = os.umask(0o177)
