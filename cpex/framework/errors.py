@@ -22,7 +22,7 @@ from __future__ import annotations
 import errno
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeAlias
@@ -56,6 +56,7 @@ __all__ = [
     "convert_exception_to_error",
     "denial_in",
     "sanitize_denial_metadata",
+    "tellable",
 ]
 
 DenialMetadataValue: TypeAlias = bool | int | float
@@ -159,6 +160,51 @@ def cause_text(cause: BaseException) -> str:
         # A variable of the environment is known by its own name.
         return told if all(str(each["loc"][:1]).isupper() for each in errors) else f"{cause.title}: {told}"
     return str(cause) or type(cause).__name__
+
+
+def tellable(error: BaseException) -> BaseException:
+    """An exception for the traceback of a log line: itself, unless it or one that it comes from is pydantic's.
+
+    SECURITY: a traceback prints the text of every exception of the chain, and pydantic's quotes the refused values.
+    Then it is a chain of stand-ins with the same type names, tracebacks and causes, and with texts that quote none.
+    """
+    if not any(isinstance(each, ValidationError) for each in _chain(error)):
+        return error
+    try:
+        return _stand_in(error, {})
+    # Texts that cannot be made, chains deeper than the stack: what is told of a failure must not become another one.
+    except Exception:
+        return Exception(f"{type(error).__name__} (its traceback would quote values)")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    todo: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while todo:
+        each = todo.pop()
+        if each is not None and id(each) not in seen:
+            seen.add(id(each))
+            yield each
+            todo += [each.__cause__, each.__context__]
+            todo += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+
+
+def _stand_in(error: BaseException, made: dict[int, BaseException]) -> BaseException:
+    if id(error) in made:
+        return made[id(error)]
+    kind = type(error)
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__}
+    told: BaseException
+    if isinstance(error, BaseExceptionGroup):
+        inner = [_stand_in(each, made) for each in error.exceptions]
+        told = type(kind.__name__, (BaseExceptionGroup,), names)(error.message, inner)
+    else:
+        told = type(kind.__name__, (Exception,), names)(cause_text(error))
+    made[id(error)] = told.with_traceback(error.__traceback__)
+    told.__cause__ = _stand_in(error.__cause__, made) if error.__cause__ is not None else None
+    told.__context__ = _stand_in(error.__context__, made) if error.__context__ is not None else None
+    told.__suppress_context__ = error.__suppress_context__
+    return told
 
 
 class PluginLoadError(RuntimeError):

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from cpex.framework.base import HookRef, Plugin, PluginRef, completion_handler, hook_name
-from cpex.framework.errors import PluginError
+from cpex.framework.errors import PluginError, tellable
 from cpex.framework.models.config import PluginConfig
 from cpex.framework.models.result import PluginErrorModel
 from cpex.framework.pipeline.plan import HookPlan, Observer, compile_plan
@@ -166,8 +166,8 @@ class PluginInstanceRegistry:
             try:
                 await ref.plugin.shutdown()
             # Plugin boundary: whatever its clean-up raises must not keep the others from theirs.
-            except Exception:
-                logger.exception("Plugin %s failed to shut down", ref.name)
+            except Exception as error:
+                logger.error("Plugin %s failed to shut down", ref.name, exc_info=tellable(error))
         self._plugins.clear()
         self._refs.clear()
         self._observers.clear()

@@ -1,7 +1,9 @@
 """What exceptions carry and how they read."""
 
 import pickle
+import traceback
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -24,6 +26,7 @@ from cpex.framework.errors import (
     attach_denial_outcome,
     convert_exception_to_error,
     sanitize_denial_metadata,
+    tellable,
 )
 from cpex.framework.hooks.tools import ToolPreInvokePayload
 from cpex.framework.models import ControlExecutionRecord
@@ -66,6 +69,72 @@ def test_a_refused_value_is_not_quoted_in_the_failure_that_it_caused() -> None:
     error = convert_exception_to_error(raised.value, "p")
     assert error.message.startswith("ValidationError('ToolPreInvokePayload: args: ")
     assert "hunter2" not in error.message
+
+
+def refusal() -> ValidationError:
+    # Apart from the line that a traceback shows.
+    document = {"name": "t", "args": "hunter2"}
+    with pytest.raises(ValidationError) as raised:
+        ToolPreInvokePayload.model_validate(document)
+    return raised.value
+
+
+def raised_from(cause: BaseException) -> BaseException:
+    try:
+        raise RuntimeError("cannot judge") from cause
+    except RuntimeError as error:
+        return error
+
+
+def raised_beside(cause: BaseException) -> BaseException:
+    try:
+        raise cause
+    except BaseException:
+        try:
+            raise KeyError("other")
+        except KeyError as error:
+            return error
+
+
+@pytest.mark.conformance("D9.values")
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda error: error,
+        raised_from,
+        raised_beside,
+        lambda error: ExceptionGroup("several", [ValueError("one"), ExceptionGroup("inner", [error])]),
+        lambda error: BaseExceptionGroup("several", [KeyboardInterrupt(), error]),
+        lambda error: raised_from(raised_beside(ExceptionGroup("several", [error]))),
+    ],
+)
+def test_a_traceback_for_the_log_quotes_no_refused_value_anywhere_in_its_chain(wrapped: Any) -> None:
+    error = wrapped(refusal())
+    text = "".join(traceback.format_exception(tellable(error)))
+    assert "hunter2" in "".join(traceback.format_exception(error))
+    assert "hunter2" not in text
+    assert "ValidationError: ToolPreInvokePayload: args: Input should be a valid dictionary" in text
+    assert type(tellable(error)).__qualname__ == type(error).__qualname__
+    assert "in refusal" in text
+
+
+def test_a_traceback_that_quotes_no_value_is_logged_as_it_is() -> None:
+    error = raised_from(ValueError("plain"))
+    assert tellable(error) is error
+
+
+def test_a_failure_that_cannot_be_described_does_not_become_another_one() -> None:
+    class Speechless(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    error = Speechless()
+    error.__cause__ = refusal()
+    assert "Speechless" in str(tellable(error))
+    circle: BaseException = raised_from(refusal())
+    assert circle.__cause__ is not None
+    circle.__cause__.__cause__ = circle
+    assert "hunter2" not in "".join(traceback.format_exception(tellable(circle)))
 
 
 def test_a_plugin_error_reads_like_its_model_and_carries_it():

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cpex.framework.base import Plugin
-from cpex.framework.errors import PluginTimeoutError
+from cpex.framework.errors import PluginTimeoutError, tellable
 from cpex.framework.loader.kinds import PluginKindError, find_class, transport_class, transport_of
 from cpex.framework.models.config import PluginConfig
 
@@ -166,8 +166,9 @@ async def _shut_down_quietly(plugin: Plugin, config: PluginConfig, limit: float)
         async with asyncio.timeout(limit):
             await plugin.shutdown()
     # Plugin boundary: the failure of the start is the one to report.
-    except Exception:
-        logger.warning("Plugin %s could not be shut down after its start failed", config.name, exc_info=True)
+    except Exception as error:
+        text = "Plugin %s could not be shut down after its start failed"
+        logger.warning(text, config.name, exc_info=tellable(error))
 
 
 def _candidates(entry: str, base: str | os.PathLike[str] | None) -> list[Path]:

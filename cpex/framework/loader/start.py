@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from cpex.framework.base import Plugin
 from cpex.framework.constants import EXTERNAL_PLUGIN_TYPE
-from cpex.framework.errors import LoadFailure, PluginError, PluginLoadError, cause_text
+from cpex.framework.errors import LoadFailure, PluginError, PluginLoadError, cause_text, tellable
 from cpex.framework.loader.kinds import PluginKindError
 from cpex.framework.loader.plugin import PluginLoader
 from cpex.framework.models.config import Config, PluginConfig
@@ -141,5 +141,5 @@ async def _shut_down_quietly(plugin: Plugin) -> None:
     try:
         await plugin.shutdown()
     # Plugin boundary: the failure that brought us here is the one to report.
-    except Exception:
-        logger.exception("Plugin %s failed to shut down", plugin.name)
+    except Exception as error:
+        logger.error("Plugin %s failed to shut down", plugin.name, exc_info=tellable(error))

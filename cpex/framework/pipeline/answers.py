@@ -9,7 +9,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from cpex.framework.errors import PluginViolationError
+from cpex.framework.errors import PluginViolationError, tellable
 from cpex.framework.extensions import Extensions
 from cpex.framework.extensions.tiers import merge_extensions
 from cpex.framework.models import _truncate_opt
@@ -117,8 +117,9 @@ def _gather_beside_denial(
                 _take_payload(call, step, accepted)
         _gather(call, step, result)
     # SECURITY: a denial stands. If unusable metadata made it a failure, `on_error: ignore` would let the call pass.
-    except Exception:
-        logger.warning("Plugin %s: what it said beside its denial cannot be used", step.name, exc_info=True)
+    except Exception as error:
+        text = "Plugin %s: what it said beside its denial cannot be used"
+        logger.warning(text, step.name, exc_info=tellable(error))
 
 
 def would_deny(call: ExecutionContext, step: Step, violation: PluginViolation | None) -> dict[str, Any]:
@@ -204,8 +205,8 @@ def own_violation(given: Any, plugin: str) -> PluginViolation | None:
         if not all(isinstance(text, str) for text in (own.reason, own.description, own.code)):
             own = PluginViolation.model_validate(own.model_dump(warnings=False))
     # Whatever a malformed violation does when it is looked at, it is a denial.
-    except Exception:
-        logger.warning("Plugin %s gave a malformed violation", plugin, exc_info=True)
+    except Exception as error:
+        logger.warning("Plugin %s gave a malformed violation", plugin, exc_info=tellable(error))
         text = "the plugin gave a malformed violation"
         own = PluginViolation(reason=text, description=text, code="plugin_violation")
     own.plugin_name = plugin

@@ -10,7 +10,7 @@ import logging
 from typing import Any, Protocol
 
 from cpex.framework.clock import elapsed_ns
-from cpex.framework.errors import PluginViolationError
+from cpex.framework.errors import PluginViolationError, tellable
 from cpex.framework.extensions import Extensions
 from cpex.framework.extensions.tiers import filter_extensions
 from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy
@@ -179,10 +179,9 @@ class ExecutionContext(PhaseState):
         try:
             changes = state_changes(context, self.global_context)
         # Containers of the plugin's own run their code here. Its answer has been taken, and stands.
-        except Exception:
-            logger.warning(
-                "What a plugin of hook %s wrote to shared state cannot be read", self.plan.hook, exc_info=True
-            )
+        except Exception as error:
+            text = "What a plugin of hook %s wrote to shared state cannot be read"
+            logger.warning(text, self.plan.hook, exc_info=tellable(error))
             return
         for change in changes:
             change.apply(self.global_context)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from cpex.framework.errors import PluginError, PluginViolationError, convert_exception_to_error
+from cpex.framework.errors import PluginError, PluginViolationError, convert_exception_to_error, tellable
 from cpex.framework.models import _truncate_opt
 from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
 from cpex.framework.models.result import PluginErrorModel, PluginViolation
@@ -57,7 +57,7 @@ def take_failure(call: ExecutionContext, step: Step, error: BaseException, durat
         call.plan.hook,
         step.on_error,
         failure.message,
-        exc_info=None if fatal or late else error,
+        exc_info=None if fatal or late else tellable(error),
     )
     if fatal:
         raise _plugin_error(call, failure, error)

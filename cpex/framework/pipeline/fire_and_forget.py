@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from cpex.framework.errors import PluginViolationError, convert_exception_to_error
+from cpex.framework.errors import PluginViolationError, convert_exception_to_error, tellable
 from cpex.framework.memory.views import ContextSource, snapshot_global_context
 from cpex.framework.models import _truncate_opt
 from cpex.framework.models.context import PluginContext
@@ -230,6 +230,7 @@ def _failed(call: ExecutionContext, turn: _Background, error: BaseException) -> 
     )
     status = ControlExecutionStatus.TIMEOUT if late else ControlExecutionStatus.ERROR
     turn.close(_Outcome(status, "plugin_timeout" if late else "plugin_error", _truncate_opt(failure.message)))
-    logger.error("Background plugin %s failed: %s", step.name, failure.message, exc_info=None if late else error)
+    shown = None if late else tellable(error)
+    logger.error("Background plugin %s failed: %s", step.name, failure.message, exc_info=shown)
     if step.on_error is OnError.DISABLE:
         call.engine.disabled.disable(step.name)

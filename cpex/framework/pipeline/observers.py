@@ -6,6 +6,7 @@ import functools
 import logging
 from dataclasses import replace
 
+from cpex.framework.errors import tellable
 from cpex.framework.memory.views import Views
 from cpex.framework.models.copying import copy_tree
 from cpex.framework.models.mode import ControlExecutionStatus
@@ -53,4 +54,4 @@ async def _tell(outcome: HookOutcome, observer: Observer, redaction: Redaction, 
     except BaseException as error:
         if is_interrupt(error):
             raise
-        logger.exception("Plugin %s failed in hook_completed", observer.name)
+        logger.error("Plugin %s failed in hook_completed", observer.name, exc_info=tellable(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -498,3 +499,53 @@ async def test_whenever_a_call_is_cancelled_it_leaves_no_task_no_open_span_and_o
         names = [record.plugin_name for record in outcome.executions]
         assert len(names) == len(set(names))
         assert not any(record.pending for record in outcome.executions)
+
+
+async def refuses_a_value(payload: Any, context: Any) -> PluginResult[Any]:
+    PluginCondition.model_validate({"tools": payload.args["password"]})
+    raise AssertionError("it is refused")
+
+
+async def answers_with_what_does_not_fit(payload: Any, context: Any) -> PluginResult[Any]:
+    return PluginResult(modified_payload={"name": "t", "args": payload.args["password"]})
+
+
+async def answers_with_extensions_that_do_not_fit(payload: Any, context: Any) -> PluginResult[Any]:
+    return PluginResult.model_construct(
+        continue_processing=True, modified_extensions={"custom": payload.args["password"]}
+    )
+
+
+async def denies_with_what_is_no_violation(payload: Any, context: Any) -> PluginResult[Any]:
+    return PluginResult.model_construct(continue_processing=False, violation={"reason": [payload.args["password"]]})
+
+
+@pytest.mark.conformance("D9.values")
+@pytest.mark.parametrize("rule", ["ignore", "disable", "fail"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "handler",
+    [
+        refuses_a_value,
+        answers_with_what_does_not_fit,
+        answers_with_extensions_that_do_not_fit,
+        denies_with_what_is_no_violation,
+    ],
+)
+async def test_no_log_line_quotes_a_value_that_was_refused(
+    handler: Handler, mode: str, rule: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    observer = plugin(handler, "a", mode=mode, on_error=rule)
+    # In no source line of a traceback.
+    password = "hunter2"
+
+    async def completed(outcome: HookOutcome) -> None:
+        PluginCondition.model_validate({"tools": password})
+
+    observer.hook_completed = completed
+    manager = manager_of(observer)
+    with contextlib.suppress(PluginError):
+        await call(manager, tool_payload(password=password))
+    await manager.shutdown()
+    assert "Plugin a failed in hook_completed" in caplog.text
+    assert password not in caplog.text
