@@ -12,7 +12,7 @@ Source: docs/reference/conditions.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -130,13 +130,13 @@ def _request_tests(condition: PluginCondition) -> Iterator[Matcher]:
         yield lambda _, context: any(pattern in name for name in _user_names(context.user) for pattern in patterns)
 
 
-def _user_names(user: str | dict[str, Any] | None) -> list[str]:
-    """What a user is known by: the text itself, or the telling values of a dict."""
+def _user_names(user: Any) -> list[str]:
+    """What a user is known by: the telling values of a dict, or its text, also of what a host assigned unchecked."""
     if not user:
         return []
-    if isinstance(user, str):
-        return [user]
-    return [str(user[key]) for key in _USER_KEYS if user.get(key)]
+    if isinstance(user, Mapping):
+        return [str(user[key]) for key in _USER_KEYS if user.get(key)]
+    return [user if isinstance(user, str) else str(user)]
 
 
 def _entity_tests(condition: PluginCondition, hook: str) -> Iterator[Matcher]:

@@ -17,6 +17,9 @@ from cpex.framework.pipeline.stepping import DeadlineReached
 logger = logging.getLogger("cpex.framework.manager")
 
 
+_ONLY_WATCHING = (PluginMode.AUDIT, PluginMode.FIRE_AND_FORGET)
+
+
 def take_failure(call: ExecutionContext, step: Step, error: BaseException, duration_ns: int) -> None:
     """Take in what a handler raised: return if the call goes on (or is halted), raise if it fails.
 
@@ -38,7 +41,7 @@ def take_failure(call: ExecutionContext, step: Step, error: BaseException, durat
     if late and call.past_deadline():
         raise out_of_time(call, step, duration_ns) from error
     failure = _failure_of(call, step, error)
-    fatal = step.on_error is OnError.FAIL and step.mode is not PluginMode.AUDIT
+    fatal = step.on_error is OnError.FAIL and step.mode not in _ONLY_WATCHING
     call.trail.append(
         step.record(
             duration_ns,

@@ -549,3 +549,47 @@ async def test_no_log_line_quotes_a_value_that_was_refused(
     await manager.shutdown()
     assert "Plugin a failed in hook_completed" in caplog.text
     assert password not in caplog.text
+
+
+class NeverTold:
+    def __str__(self) -> str:
+        raise LookupError("nobody knows")
+
+
+@pytest.mark.parametrize("rule", ["ignore", "disable", "fail"])
+@pytest.mark.parametrize("mode", MODES)
+async def test_conditions_that_cannot_be_judged_are_the_plugin_s_failure(mode: str, rule: str) -> None:
+    """Whether a guard applies must never be answered by not asking."""
+    conditions = [PluginCondition(user_patterns=["ann"])]
+    manager = manager_of(
+        plugin(allow, "first"),
+        plugin(deny, "guard", mode=mode, on_error=rule, conditions=conditions, priority=200),
+        plugin(allow, "last", mode="fire_and_forget", priority=300),
+    )
+    context = GlobalContext(request_id="r", user={"email": NeverTold()})
+    if rule == "fail" and mode in ("sequential", "transform", "concurrent"):
+        with pytest.raises(PluginError) as caught:
+            await call(manager, context=context)
+        executions = caught.value.executions
+        assert executions is not None
+        assert [each.plugin_name for each in executions] == ["first", "guard"]
+        assert caught.value.error.plugin_name == "guard"
+    else:
+        result, _ = await call(manager, context=context)
+        await result.wait_for_background_tasks()
+        executions = result.executions
+        assert {each.plugin_name for each in executions} == {"first", "guard", "last"}
+    record = record_of(executions, "guard")
+    assert (record.status, record.error_code, record.requested_allow) == ("error", "plugin_error", None)
+    assert record.reason == "UnknownWhetherItApplies(\"its conditions cannot be judged: LookupError('nobody knows')\")"
+    assert manager.disabled_plugins == ({"guard"} if rule == "disable" else set())
+    await manager.shutdown()
+    assert other_tasks() == set()
+
+
+async def test_a_user_of_a_type_that_is_none_of_ours_is_known_by_its_text() -> None:
+    manager = manager_of(plugin(deny, conditions=[PluginCondition(user_patterns=["17"])]))
+    context = GlobalContext(request_id="r")
+    # Assignment is not validated.
+    context.user = 4170  # type: ignore[assignment]
+    assert not (await call(manager, context=context))[0].continue_processing
