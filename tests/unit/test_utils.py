@@ -192,6 +192,12 @@ def test_hosts_objects_satisfy_the_protocols_by_their_attributes():
     assert isinstance(SimpleNamespace(messages=[], description=None), PromptResultLike)
     assert not isinstance(StructuredData(messages=[]), PromptResultLike)
 
+    class Own(MessageLike):
+        role, content = "user", "x"
+
+    assert isinstance(Own(), MessageLike)
+    assert not isinstance(SimpleNamespace(role="user", content="x"), Own)
+
 
 def test_the_json_response_says_what_it_needs_when_it_is_missing():
     # A fresh interpreter in which the web framework is not there, whatever is installed.

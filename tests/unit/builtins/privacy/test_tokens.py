@@ -10,6 +10,7 @@ import logging
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -157,7 +158,7 @@ async def test_another_worker_takes_tokens_back_from_the_store(tmp_path: Path) -
     assert await back(second, seen, context_of(tenant="other")) == (seen, {})
     await first.shutdown()
     await second.shutdown()
-    with sqlite3.connect(tmp_path / "tokens.db") as database:
+    with closing(sqlite3.connect(tmp_path / "tokens.db")) as database:
         kept = "\n".join(database.iterdump())
     assert "joe" not in kept
     assert "4111" not in kept
