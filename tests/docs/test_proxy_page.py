@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
-from doc_blocks import blocks
+from doc_blocks import ROOT, blocks
 
 from cpex.proxy import ChildUpstream, UrlUpstream, read_servers
 
@@ -38,3 +39,13 @@ def test_the_file_of_servers_that_is_shown_can_be_read(tmp_path: Path) -> None:
     assert isinstance(search, UrlUpstream)
     assert notes.command.words == ("python", "server.py")
     assert json.loads(shown)["mcpServers"]["search"]["url"] == search.url
+
+
+def test_the_tests_that_the_page_names_are_there() -> None:
+    text = (ROOT / "docs" / "proxy.md").read_text(encoding="utf-8")
+    named = [line for line in text.splitlines() if re.search(r"`test_\w+\.py` \|$", line)]
+    assert len(named) > 10
+    for line in named:
+        *tests, file = re.findall(r"`(test_\w+(?:\.py)?)`", line)
+        written = (ROOT / "tests" / "integration" / "proxy" / file).read_text(encoding="utf-8")
+        assert [test for test in tests if f"def {test}(" not in written] == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -73,15 +74,18 @@ class Client:
         }
 
 
+_MADE_UP = re.compile(r"created at .*|^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$|^20\d\d-\S*Z$")
+
+
 def undated(value: Any) -> Any:
-    """Without the times at which the server's dynamic resources were made."""
+    """Without what is another each time: when the server made something, and ids that it made up."""
     if isinstance(value, dict):
         if isinstance(blob := value.get("blob"), str):
             value = {**value, "blob": base64.b64decode(blob).decode("utf-8", "replace")}
         return {key: undated(each) for key, each in value.items()}
     if isinstance(value, list):
         return [undated(each) for each in value]
-    return re.sub(r"created at .*", "created", value) if isinstance(value, str) else value
+    return _MADE_UP.sub("", value) if isinstance(value, str) else value
 
 
 async def outcome(asked: Awaitable[Any]) -> Any:
@@ -89,7 +93,7 @@ async def outcome(asked: Awaitable[Any]) -> Any:
     try:
         return undated((await asked).model_dump())
     except MCPError as error:
-        return error.error.model_dump()
+        return undated(error.error.model_dump())
 
 
 async def both(everything: Command, behind: Command, ask: Callable[[ClientSession, Client], Awaitable[Any]]) -> Any:
@@ -136,8 +140,36 @@ CALLS: list[tuple[str, dict[str, Any]]] = [
     ("get-roots-list", {}),
     ("trigger-sampling-request", {"prompt": "say", "maxTokens": 5}),
     ("trigger-elicitation-request", {}),
+    ("trigger-url-elicitation", {"url": "https://example.com/one", "elicitationId": "one"}),
+    ("trigger-url-elicitation", {"url": "https://example.com/two", "elicitationId": "two", "errorPath": True}),
     ("gzip-file-as-resource", {"name": "a.gz", "data": "data:text/plain,abc", "outputType": "resource"}),
+    ("gzip-file-as-resource", {"name": "b.gz", "data": "data:text/plain,abc"}),
 ]
+ELSEWHERE = {
+    "get-env": "test_the_server_gets_the_environment_that_was_meant_for_it",
+    "simulate-research-query": "test_tasks_go_the_same_way",
+    "toggle-simulated-logging": "test_log_messages_and_news_of_resources_arrive",
+    "toggle-subscriber-updates": "test_log_messages_and_news_of_resources_arrive",
+    "trigger-long-running-operation": "test_progress_arrives_in_order",
+}
+"""Tools that other tests here compare."""
+
+
+async def test_every_tool_of_the_server_is_compared(everything: Command) -> None:
+    async with asyncio.timeout(TIMEOUT_S), client_of(everything, **Client().callbacks()) as session:
+        await outcome(session.call_tool("get-roots-list"))
+        offered = {tool.name for tool in (await session.list_tools()).tools}
+    assert offered == {name for name, _ in CALLS if name != "no-such"} | set(ELSEWHERE)
+    assert all(test in globals() for test in ELSEWHERE.values())
+
+
+async def test_the_server_gets_the_environment_that_was_meant_for_it(everything: Command, behind: Command) -> None:
+    async def ask(session: ClientSession, _: Client) -> Any:
+        given = json.loads((await session.call_tool("get-env")).content[0].text)  # type: ignore[union-attr]
+        # Python sets it for itself and for what it starts, where the locale is the bare one (PEP 538).
+        return {name: value for name, value in given.items() if name != "LC_CTYPE"}
+
+    assert "PATH" in await both(everything, behind, ask)
 
 
 async def test_tools_answer_the_same(everything: Command, behind: Command) -> None:
@@ -194,13 +226,47 @@ async def test_progress_arrives_in_order(everything: Command, behind: Command) -
     assert [progress for progress, *_ in reports] == [1, 2, 3, 4]
 
 
-async def test_log_messages_arrive(behind: Command) -> None:
-    client = Client()
-    async with asyncio.timeout(TIMEOUT_S), client_of(behind, **client.callbacks()) as session:
-        await session.call_tool("toggle-simulated-logging")
-        while "LoggingMessageNotification" not in client.told:
+async def test_log_messages_and_news_of_resources_arrive(everything: Command, behind: Command) -> None:
+    uri = "demo://resource/dynamic/text/1"
+    wanted = {"LoggingMessageNotification", "ResourceUpdatedNotification"}
+
+    async def ask(session: ClientSession, client: Client) -> Any:
+        about = types.SubscribeRequestParams(uri=uri)
+        await session.send_request(types.SubscribeRequest(params=about), types.EmptyResult)
+        began = [
+            await outcome(session.call_tool(name)) for name in ("toggle-simulated-logging", "toggle-subscriber-updates")
+        ]
+        while not wanted <= set(client.told):
             client.news.clear()
             await client.news.wait()
+        return began
+
+    await both(everything, behind, ask)
+
+
+async def test_tasks_go_the_same_way(everything: Command, tmp_path: Path) -> None:
+    call = {"name": "simulate-research-query", "arguments": {"topic": "tea"}, "task": {"ttl": 60000}}
+    seen = []
+    for command in (everything, proxied(everything, plugins(tmp_path, WATCHING))):
+        async with asyncio.timeout(TIMEOUT_S), raw_client(command) as client:
+            await client.shake_hands()
+            started = await client.ask(1, "tools/call", **call)
+            task = started["result"]["task"]["taskId"]
+            answers = [
+                started,
+                await client.ask(2, "tasks/result", taskId=task),
+                await client.ask(3, "tasks/get", taskId=task),
+                await client.ask(4, "tasks/list"),
+                await client.ask(5, "tasks/get", taskId="another"),
+            ]
+            other = await client.ask(6, "tools/call", **call)
+            answers.append(await client.ask(7, "tasks/cancel", taskId=other["result"]["task"]["taskId"]))
+            text = json.dumps(answers).replace(task, "TASK").replace(other["result"]["task"]["taskId"], "OTHER")
+            seen.append(undated(json.loads(text)))
+            # By itself the server lives on for as long as it keeps tasks, with nobody at its input.
+            client.process.terminate()
+    assert seen[1] == seen[0]
+    assert seen[0][2]["result"]["status"] == "completed"
 
 
 async def test_a_call_that_became_a_task_is_judged_when_its_result_is_fetched(

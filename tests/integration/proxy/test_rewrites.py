@@ -67,6 +67,27 @@ class Common(Plugin):
         return self._with(payload, content="(common)")
 
 
+class Trail(Plugin):
+    pass
+
+
+def noting(name):
+    async def note(self, payload, context):
+        with open(self.config.config["path"], "a") as file:
+            file.write(f"{name} {context.global_context.server_id}\\n")
+        return PluginResult()
+
+    return note
+
+
+for name in ("tool", "prompt", "resource"):
+    for step in ("pre", "post"):
+        typed = f"{name}_{step}_{'invoke' if name == 'tool' else 'fetch'}"
+        setattr(Trail, typed, noting(typed))
+        setattr(Trail, f"cmf_{typed}", hook(f"cmf.{typed}")(noting(f"cmf.{typed}")))
+    setattr(Trail, f"{name}_list", noting(f"{name}_list"))
+
+
 class Odd(Plugin):
     async def tool_post_invoke(self, payload, context):
         return changed(payload, result="a text, which is no result of a tool")
@@ -128,3 +149,22 @@ async def test_a_result_that_is_none_any_more_is_withheld(everything: Command, t
             "message": "a plugin turned the result of `tools/call` into what is no result of it",
             "data": None,
         }
+
+
+async def test_every_hook_runs_in_its_place_and_knows_the_server(everything: Command, tmp_path: Path) -> None:
+    steps = {name: "invoke" if name == "tool" else "fetch" for name in ("tool", "prompt", "resource")}
+    runs = {name: [f"{name}_{when}_{step}" for when in ("pre", "post")] for name, step in steps.items()}
+    both = {name: [each for hook in typed for each in (hook, f"cmf.{hook}")] for name, typed in runs.items()}
+    hooks = [*(hook for each in both.values() for hook in each), *(f"{name}_list" for name in steps)]
+    trail = tmp_path / "trail"
+    entry = f"name: trail, kind: changing.Trail, hooks: [{', '.join(hooks)}], config: {{path: {trail}}}"
+    async with asyncio.timeout(TIMEOUT_S), client_of(behind(everything, tmp_path, entry)) as session:
+        await session.list_tools()
+        await session.call_tool("echo", {"message": "hi"})
+        await session.list_prompts()
+        await session.get_prompt("simple-prompt")
+        await session.list_resources()
+        await session.list_resource_templates()
+        await session.read_resource("demo://resource/dynamic/text/1")
+    expected = ["tool_list", *both["tool"], "prompt_list", *both["prompt"], *["resource_list"] * 2, *both["resource"]]
+    assert trail.read_text().splitlines() == [f"{hook} server" for hook in expected]
