@@ -27,7 +27,7 @@ BASES: dict[str, dict[str, Any]] = {
     "plugins.0.applied_to.tools.0": {"plugins": [{**PLUGIN, "applied_to": {"tools": [{"tool_name": "t"}]}}]},
     "plugins.0.applied_to.prompts.0": {"plugins": [{**PLUGIN, "applied_to": {"prompts": [{"prompt_name": "t"}]}}]},
     "plugins.0.mcp": {"plugins": [{**REMOTE, "mcp": {"proto": "STDIO", "script": "run.sh"}}]},
-    "plugins.0.mcp.tls": {"plugins": [{**REMOTE, "mcp": {"proto": "SSE", "url": "http://h/x", "tls": {}}}]},
+    "plugins.0.mcp.tls": {"plugins": [{**REMOTE, "mcp": {"proto": "STREAMABLEHTTP", "url": "http://h/x", "tls": {}}}]},
     "plugins.0.grpc": {"plugins": [{**REMOTE, "grpc": {"target": "h:1"}}]},
     "plugins.0.grpc.tls": {"plugins": [{**REMOTE, "grpc": {"target": "h:1", "tls": {}}}]},
     "plugins.0.unix_socket": {"plugins": [{**REMOTE, "unix_socket": {"path": "/x"}}]},

@@ -270,6 +270,11 @@ class PluginConfig(BaseModel):
             raise ValueError(f"External plugin {self.name} must have 'mcp', 'grpc', or 'unix_socket' section")
         if len(sections) > 1:
             raise ValueError(f"External plugin {self.name} can only have one transport configured; keep one section")
+        if self.mcp is not None and self.mcp.proto is TransportType.SSE:
+            raise ValueError(
+                f"External plugin {self.name} has transport type SSE, which no client speaks; write "
+                "`proto: STREAMABLEHTTP` and the address of the server's `/mcp`"
+            )
         return self
 
     def to_json(self) -> dict[str, Any]:

@@ -170,6 +170,14 @@ def test_an_mcp_section_needs_what_its_transport_needs(mcp, fragment):
     assert fragment in refusal(kind="external", mcp=mcp)
 
 
+@pytest.mark.conformance("E21")
+def test_an_external_plugin_that_nothing_can_speak_to_is_refused():
+    sse = {"proto": "SSE", "url": "http://host/sse"}
+    text = refusal(kind="external", mcp=sse)
+    assert "External plugin p has transport type SSE, which no client speaks; write `proto: STREAMABLEHTTP`" in text
+    assert PluginConfig(name="p", kind="a.B", mcp=sse).mcp is not None
+
+
 def test_an_external_plugin_needs_exactly_one_transport():
     two = {"unix_socket": {"path": "/run/p.sock"}, "grpc": {"target": "host:1"}}
 
