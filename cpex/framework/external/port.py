@@ -10,7 +10,7 @@ Source: docs/reference/external.md, "Transports".
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 __all__ = ["Link", "LinkError", "Service"]
 
@@ -95,3 +95,7 @@ class Service(Protocol):
 
     async def exchange(self, frame: bytes) -> bytes:
         """Answer a frame. Failures of plugins are answers; nothing but cancellation is raised."""
+
+    @property
+    def health(self) -> Literal["healthy", "degraded", "unhealthy"]:
+        """Whether the plugins are running; `degraded` when some that may be missing are not."""

@@ -13,7 +13,7 @@ from cpex.framework.errors import ConfigError, PluginLoadError, cause_text
 from cpex.framework.logs import configure_logs
 from cpex.framework.settings import PluginsLogSettings
 
-__all__ = ["LOOPBACK", "run_until_stopped", "warn_of_open_door"]
+__all__ = ["LOOPBACK", "run_until_stopped", "serve_until_stopped", "warn_of_open_door"]
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ def run_until_stopped(
         configured = PluginsLogSettings()
         log_format = configured.log_format
         configure_logs(configured.log_format, (log_level or configured.log_level).upper())
-        asyncio.run(_until_signalled(serve))
+        serve_until_stopped(serve)
     except (ConfigError, PluginLoadError, OSError, ValueError) as error:
         # Mistakes of an operator: their text says what to do, a traceback would only hide it.
         text = cause_text(error)
@@ -52,6 +52,15 @@ def run_until_stopped(
         logger.exception("The %s failed", what)
         raise SystemExit(1) from None
     raise SystemExit(0)
+
+
+def serve_until_stopped(serve: Callable[[], Awaitable[None]]) -> None:
+    """Run a server on an event loop of its own until SIGINT or SIGTERM, then let it clean up and return.
+
+    Raises:
+        Exception: Whatever the server raises.
+    """
+    asyncio.run(_until_signalled(serve))
 
 
 def warn_of_open_door(host: str, *, authenticated: bool) -> None:

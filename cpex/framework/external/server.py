@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -22,10 +22,11 @@ from cpex.framework.errors import ConfigError, PluginError, cause_text, convert_
 from cpex.framework.extensions import Extensions
 from cpex.framework.external import wire
 from cpex.framework.external.frames import Answer, ContextMaps, Question
+from cpex.framework.external.running import serve_until_stopped
 from cpex.framework.external.wire import ADVERTISEMENT, FEATURES, MASK, WireError
 from cpex.framework.loader.config import ConfigLoader
 from cpex.framework.loader.plugin import PluginLoader
-from cpex.framework.loader.start import start_plugins
+from cpex.framework.loader.start import FailedPlugin, start_plugins
 from cpex.framework.models.config import EXTRA_CAPABILITIES, Config, PluginConfig
 from cpex.framework.models.context import PluginContext
 from cpex.framework.models.result import PluginErrorModel, PluginResult
@@ -72,6 +73,7 @@ class ExternalPluginServer:
         self._loader = PluginLoader()
         self._registry = PluginInstanceRegistry()
         self._steps: dict[tuple[str, str], Step] = {}
+        self._failed: dict[str, FailedPlugin] = {}
         self._initialized = False
 
     @property
@@ -83,6 +85,19 @@ class ExternalPluginServer:
     def running(self) -> bool:
         """Whether the plugins are running."""
         return self._initialized
+
+    @property
+    def health(self) -> Literal["healthy", "degraded", "unhealthy"]:
+        """Whether the plugins are running; `degraded` when some that may be missing are not."""
+        if not self._initialized:
+            return "unhealthy"
+        # One behind a server of its own may have found it since.
+        missing = [name for name in self._failed if not getattr(self._plugin(name), "connected", False)]
+        return "degraded" if missing else "healthy"
+
+    def _plugin(self, name: str) -> Plugin | None:
+        ref = self._registry.get_plugin(name)
+        return ref.plugin if ref is not None else None
 
     async def initialize(self) -> bool:
         """Make and initialise the plugins. Does nothing when that is done.
@@ -99,7 +114,7 @@ class ExternalPluginServer:
             await plugin.initialize()
             self._registry.register(plugin)
         self._loader.append_to_search_path(self._config.plugin_dirs, base=self._path or None)
-        await start_plugins(self._config, self._loader, self._registry, self._locations)
+        self._failed = await start_plugins(self._config, self._loader, self._registry, self._locations)
         self._initialized = True
         logger.info("Plugin server initialized with %d plugins", self._registry.plugin_count)
         return True
@@ -110,6 +125,22 @@ class ExternalPluginServer:
             self._initialized = False
             self._steps.clear()
             await self._registry.shutdown()
+
+    def run(self, transport: str | None = None) -> None:
+        """Serve over MCP until SIGINT or SIGTERM, or until standard input ends; for a program that does nothing else.
+
+        Args:
+            transport: `stdio` or `http`; else what `PLUGINS_TRANSPORT` says.
+
+        Raises:
+            OSError: The address cannot be listened on.
+            ValueError: A setting is wrong; the text says which.
+            PluginLoadError: A plugin did not start.
+        """
+        # The transport is loaded by who serves over it.
+        from cpex.framework.external.mcp.server.runtime import serve
+
+        serve_until_stopped(lambda: serve(self, transport))
 
     # Where it listens: the file's section as a whole, else the environment as a whole, else the defaults.
 

@@ -14,10 +14,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
+import yaml
 from integration.transports.hosts import call, host, manager_for
 from integration.transports.servers import (
     MCP_RUNTIME,
+    PLUGINS,
     Entry,
     ServerProcess,
     answers_at,
@@ -29,6 +32,9 @@ from integration.transports.servers import (
 
 from cpex.framework import PluginError
 from cpex.framework.errors import PluginLoadError
+from cpex.framework.external.mcp.server.web import application
+from cpex.framework.external.server import ExternalPluginServer
+from cpex.framework.models.transport import MCPServerConfig
 from cpex.framework.settings import settings
 
 CONFIG = {"name": "contract", "kind": "contract_plugin.ContractPlugin", "hooks": ["tool_pre_invoke"]}
@@ -162,12 +168,6 @@ async def test_a_server_that_cannot_be_reached_is_tried_three_times_and_named(tm
     assert f"external plugin contract at {url}: connection failed after 3 attempts: cannot reach {url}: " in text
 
 
-@pytest.mark.conformance("E21")
-async def test_no_client_speaks_sse_and_the_start_says_so(tmp_path: Path) -> None:
-    entry = {"kind": "external", "mcp": {"proto": "SSE", "url": "http://localhost:1/sse"}}
-    assert "no client speaks SSE; write STDIO or STREAMABLEHTTP" in await start_fails(tmp_path, entry)
-
-
 @pytest.mark.conformance("E10")
 async def test_a_name_that_leads_into_a_private_network_is_refused(tmp_path: Path) -> None:
     name = socket.gethostname()
@@ -244,6 +244,49 @@ async def test_health_and_metrics_are_told_to_whoever_asks(served: ServerProcess
     status, text = await get(served, "/metrics/prometheus")
     assert status == 200
     assert 'plugin_info{server_name="MCP Plugin Server",ssl_enabled="false",transport="http"} 1.0' in text
+
+
+async def test_health_follows_the_plugins(tmp_path: Path) -> None:
+    missing = {"name": "missing", "kind": "no.such.Plugin", "on_error": "ignore"}
+    config = server_config(tmp_path, {})
+    document = yaml.safe_load(config.read_text(encoding="utf-8"))
+    document["plugins"].append(missing)
+    config.write_text(yaml.safe_dump(document), encoding="utf-8")
+    service = ExternalPluginServer(str(config))
+    transport = httpx2.ASGITransport(app=application(service, MCPServerConfig(), metrics=False))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://localhost:8000") as client:
+
+        async def health() -> tuple[int, Any]:
+            answer = await client.get("/health")
+            return answer.status_code, answer.json()
+
+        assert await health() == (503, {"status": "unhealthy"})
+        await service.initialize()
+        assert await health() == (200, {"status": "degraded"})
+        await service.shutdown()
+        assert await health() == (503, {"status": "unhealthy"})
+
+
+async def test_a_program_may_serve_plugins_of_its_own(tmp_path: Path) -> None:
+    program = tmp_path / "own.py"
+    program.write_text(OWN_SERVER.format(folder=str(PLUGINS)), encoding="utf-8")
+    entry = {"kind": "external", "mcp": {"proto": "STDIO", "cmd": [sys.executable, str(program)]}}
+    async with host(tmp_path, entry) as manager:
+        assert (await call(manager, "deny")).violation.code == "NO"
+
+
+OWN_SERVER = """\
+import sys
+
+sys.path.insert(0, {folder!r})
+from contract_plugin import ContractPlugin
+
+from cpex.framework import ExternalPluginServer, PluginConfig
+
+config = PluginConfig(name="contract", kind="contract_plugin.ContractPlugin", hooks=["tool_pre_invoke"])
+ExternalPluginServer(plugins=[ContractPlugin(config)]).run("stdio")
+print("it has returned", file=sys.stderr)
+"""
 
 
 @pytest.mark.conformance("E17")

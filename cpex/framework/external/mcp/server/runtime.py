@@ -29,6 +29,7 @@ __all__ = [
     "invoke_hook",
     "main",
     "run",
+    "serve",
 ]
 
 SERVER: ExternalPluginServer | None = None
@@ -156,13 +157,27 @@ async def run(
         ValueError: The configuration or a setting is wrong; the text says which.
         PluginLoadError: A plugin did not start.
     """
+    transport = transport or chosen_transport()
+    await serve(ExternalPluginServer(config_path), transport, host=host, port=port, uds=uds)
+
+
+async def serve(
+    server: ExternalPluginServer,
+    transport: str | None = None,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    uds: str | None = None,
+) -> None:
+    """Serve a plugin server's plugins, as `run` does, and shut it down at the end."""
     global SERVER
     transport = transport or chosen_transport()
-    server = ExternalPluginServer(config_path)
+    if transport not in _TRANSPORTS:
+        raise ValueError(f"unknown transport {transport[:40]!r}; write stdio or http")
     try:
         await server.initialize()
         SERVER = server
-        if transport == "stdio":
+        if _TRANSPORTS[transport] == "stdio":
             from cpex.framework.external.mcp.server.stdio import serve_stdio
 
             await serve_stdio(server)

@@ -71,7 +71,7 @@ def application(service: Service, config: MCPServerConfig, *, metrics: bool) -> 
         host=config.host,
         # A message and what HTTP has around it.
         max_request_body_size=MAX_MESSAGE_BYTES + 1024,
-        custom_starlette_routes=_routes(metrics),
+        custom_starlette_routes=_routes(service, metrics),
     )
 
 
@@ -95,9 +95,10 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _routes(metrics: bool) -> list[Route]:
+def _routes(service: Service, metrics: bool) -> list[Route]:
     async def health(_: Request) -> Response:
-        return JSONResponse({"status": "healthy"})
+        state = service.health
+        return JSONResponse({"status": state}, status_code=503 if state == "unhealthy" else 200)
 
     async def prometheus(_: Request) -> Response:
         if not metrics:
@@ -123,7 +124,7 @@ async def serve_http(service: Service, config: MCPServerConfig, *, metrics: bool
             # For probes and scrapers that have no certificate.
             place = config.model_copy(update={"port": config.port + HEALTH_OFFSET, "tls": None})
             extra = stack.enter_context(listening(place, " for health and metrics"))
-            servers.append(made_server(Starlette(routes=_routes(metrics)), extra))
+            servers.append(made_server(Starlette(routes=_routes(service, metrics)), extra))
         if config.uds is None:
             warn_of_open_door(config.host, authenticated=config.tls is not None and config.tls.ssl_cert_reqs == 2)
         logger.info("Plugin server listens on %s", _shown(config))
