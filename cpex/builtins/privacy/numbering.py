@@ -48,6 +48,16 @@ class Plan:
         self.lengths = self._lengths(metadata)
         """How many digits a number may have as it is written in the country."""
 
+    @property
+    def outline(self) -> str:
+        """A pattern that all digits fit that are dialled in the country, and few others."""
+        prefix, general = f"(?:{self._prefix.pattern})?", self._general.pattern
+        if self._transform:
+            # Digits may go between the prefix and the number; where they are put in, no pattern tells.
+            prefix = "[0-9]{0,9}" if re.fullmatch(r"\\\d", self._transform) else ""
+            general = general if prefix else "[0-9]+"
+        return f"(?:{self.code})?{prefix}(?:{general})"
+
     def _lengths(self, metadata: Any) -> frozenset[int]:
         lengths = set(metadata.general_desc.possible_length)
         code, prefix = len(self.code), len(metadata.national_prefix or "")

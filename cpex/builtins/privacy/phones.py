@@ -7,19 +7,20 @@ stretch is looked at only where a number could begin and end, and never has more
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from cpex.builtins.privacy.numbering import is_international, plan_of
 
 __all__ = ["PhoneFinder"]
 
 _RUN = re.compile(r"[0-9](?:[ .()/\u200b-]{0,3}[0-9]){5,}+")
-_GROUP = re.compile(r"[0-9]+")
+_PIECES = re.compile(r"([0-9]+)([^0-9]*)")
 _MIN_DIGITS = 6
 """Shorter numbers are services and house extensions, and look like any other number."""
 _MAX_DIALLED = 20
 """Digits of a number with every prefix that is dialled before it."""
+_ANY_LENGTH = range(_MIN_DIGITS, _MAX_DIALLED + 1)
 _MAX_GROUPS = 7
 """Groups that a number is written in; more are a table of numbers."""
 _DATE = re.compile(
@@ -35,9 +36,57 @@ _DEFAULT_REGIONS = ("US",)
 _MARKS = frozenset("_*")
 
 
-class _Group(NamedTuple):
-    start: int
-    end: int
+class _Run:
+    """Digits in groups, and what may part two numbers in it. Read once, as most places in it are looked at again."""
+
+    __slots__ = ("before", "begins", "digits", "ends", "starts")
+
+    def __init__(self, text: str, start: int, end: int) -> None:
+        starts, ends, before, begins = [], [], [0], [True]
+        pieces = _PIECES.findall(text, start, end)
+        count = 0
+        for group, gap in pieces:
+            starts.append(start)
+            start += len(group)
+            ends.append(start)
+            start += len(gap)
+            count += len(group)
+            before.append(count)
+            begins.append(" " in gap or "/" in gap)
+        begins[-1] = True
+        digits = "".join([group for group, _ in pieces])
+        self.starts, self.ends, self.digits = starts, ends, digits
+        self.before = before
+        """Digits before each group, and at the end of them."""
+        self.begins = begins
+        """Whether a number could begin with a group, and so end with the one before: at the ends of the run, and where
+        a blank or slash stands between."""
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def number(self, first: int, last: int) -> str:
+        """The digits of some groups."""
+        return self.digits[self.before[first] : self.before[last + 1]]
+
+    def sizes(self, first: int, last: int) -> list[int]:
+        """How many digits each of them has."""
+        return [self.ends[group] - self.starts[group] for group in range(first, last + 1)]
+
+    def stretches(self, first: int, lengths: Sequence[int]) -> list[int]:
+        """Last groups of all stretches from a group on that have so many digits and could end there."""
+        before, begins = self.before, self.begins
+        begun, stop = before[first], min(first + _MAX_GROUPS, len(self.starts)) + 1
+        least, most = begun + lengths[0], begun + lengths[-1]
+        if before[stop - 1] < least:
+            return []
+        stretches = []
+        for after in range(bisect_left(before, least, first + 1, stop), stop):
+            if before[after] > most:
+                break
+            if begins[after] and before[after] - begun in lengths:
+                stretches.append(after - 1)
+        return stretches
 
 
 class PhoneFinder:
@@ -58,82 +107,70 @@ class PhoneFinder:
 
     def _prepare(self) -> None:
         self._plans = [plan_of(region) for region in self._regions]
-        self._lengths = frozenset(length for plan in self._plans for length in plan.lengths)
-        self._abroad = re.compile("|".join(plan.abroad.pattern for plan in self._plans) or "(?!)")
+        lengths = {length for plan in self._plans for length in plan.lengths}
+        self._lengths = sorted(length for length in lengths if length >= _MIN_DIGITS) or [_MAX_DIALLED]
+        self._abroad = re.compile(f"(?:{'|'.join({plan.abroad.pattern: 0 for plan in self._plans}) or '(?!)'})")
+        self._outlines = {length: self._outline(length) for length in _ANY_LENGTH}
         self._is_prepared = True
+
+    def _outline(self, length: int) -> re.Pattern[str]:
+        """A pattern that all so many digits fit that are a number in one of the regions."""
+        patterns = [self._abroad.pattern + "[0-9]+"] if self._plans else []
+        return re.compile(
+            "|".join(patterns + [plan.outline for plan in self._plans if length in plan.lengths]) or "(?!)"
+        )
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """Spans of phone numbers, in order."""
-        for run in _RUN.finditer(text):
+        for match in _RUN.finditer(text):
             if not self._is_prepared:
                 self._prepare()
-            groups = [_Group(*match.span()) for match in _GROUP.finditer(text, *run.span())]
+            run = _Run(text, *match.span())
             first = 0
-            while first < len(groups):
-                last = self._number(text, groups, first)
+            while first < len(run):
+                last = self._number(text, run, first)
                 if last is None:
                     first += 1
                     continue
-                end = groups[last].end
-                start = _start(text, groups[first].start, end)
+                start, end = _start(text, run.starts[first], run.ends[last]), run.ends[last]
                 extension = _EXTENSION.match(text, end)
                 yield start, extension.end() if extension else end
                 first = last + 1
 
-    def _number(self, text: str, groups: Sequence[_Group], first: int) -> int | None:
+    def _number(self, text: str, run: _Run, first: int) -> int | None:
         """The last group of the longest number that starts with the group `first`."""
-        start = groups[first].start
+        start = run.starts[first]
         plus = text[start - 1 : start] == "+"
-        if not plus and not (self._plans and _may_begin(text, groups, first)):
+        if not plus and not (self._plans and run.begins[first]):
             return None
         abroad = plus or self._abroad.match(text, start) is not None
-        digits, stretches = "", []
-        for last in range(first, min(first + _MAX_GROUPS, len(groups))):
-            digits += text[slice(*groups[last])]
-            if len(digits) > _MAX_DIALLED:
-                break
-            if len(digits) >= _MIN_DIGITS and (abroad or len(digits) in self._lengths):
-                stretches.append((last, digits))
-        for last, digits in reversed(stretches):
-            if not _may_end(text, groups, last) or not _stands_alone(text, start, groups[last].end):
+        for last in reversed(run.stretches(first, _ANY_LENGTH if abroad else self._lengths)):
+            digits = run.number(first, last)
+            # In the order of what it costs to ask.
+            if not plus and self._outlines[len(digits)].fullmatch(digits) is None:
                 continue
-            if plus:
-                known = is_international(digits)
-            elif _goes_on(text, groups, first, last):
-                sizes = [end - begin for begin, end in groups[first : last + 1]]
-                known = sizes.count(1) < 2 and any(
-                    plan.is_national(digits) and plan.is_grouped(digits, sizes) for plan in self._plans
-                )
-            else:
-                known = any(plan.is_national(digits) for plan in self._plans)
-            if known:
+            if not _stands_alone(text, start, run.ends[last]):
+                continue
+            if is_international(digits) if plus else self._is_national(text, run, first, last, digits):
                 return last
         return None
 
+    def _is_national(self, text: str, run: _Run, first: int, last: int, digits: str) -> bool:
+        if not _goes_on(text, run, first, last):
+            return any(plan.is_national(digits) for plan in self._plans)
+        sizes = run.sizes(first, last)
+        return sizes.count(1) < 2 and any(
+            plan.is_national(digits) and plan.is_grouped(digits, sizes) for plan in self._plans
+        )
 
-def _may_begin(text: str, groups: Sequence[_Group], first: int) -> bool:
-    """Whether a number could begin with that group: inside a run, only behind a blank or slash."""
-    return first == 0 or _parts(text[groups[first - 1].end : groups[first].start])
 
-
-def _may_end(text: str, groups: Sequence[_Group], last: int) -> bool:
-    return last + 1 == len(groups) or _parts(text[groups[last].end : groups[last + 1].start])
-
-
-def _goes_on(text: str, groups: Sequence[_Group], first: int, last: int) -> bool:
+def _goes_on(text: str, run: _Run, first: int, last: int) -> bool:
     """Whether blanks part the groups, and as well what comes before or after: then any of them may belong together."""
     return (
         first < last
-        and any(
-            text[left.end : right.start] == " "
-            for left, right in zip(groups[first:last], groups[first + 1 : last + 1], strict=True)
-        )
-        and (first > 0 or last + 1 < len(groups))
+        and (first > 0 or last + 1 < len(run))
+        and any(text[run.ends[group] : run.starts[group + 1]] == " " for group in range(first, last))
     )
-
-
-def _parts(gap: str) -> bool:
-    return " " in gap or "/" in gap
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:
