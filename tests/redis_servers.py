@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -16,12 +16,22 @@ import pytest
 
 _DATABASES = 1_000
 _ATTEMPTS = 3
+_SLOTS = 16_384
+# The rest of a cluster serves its keys while a part is away; a node is given up after half a second.
+_CLUSTER_OPTIONS = ["--cluster-enabled", "yes", "--cluster-node-timeout", "500", "--databases", "1"]
+_CLUSTER_OPTIONS += ["--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"]
+_WHERE = {
+    "redis-server": "apt-get install redis-server",
+    "valkey-server": "apt-get install valkey-server, in Debian from release 13 on",
+}
 
 
 class RedisServer:
     """A server that was started, and can be killed and started again on the same port."""
 
-    def __init__(self, directory: Path, binary: str, options: Sequence[str] = (), *, tls: bool = False) -> None:
+    def __init__(
+        self, directory: Path, binary: str, options: Sequence[str] = (), *, tls: bool = False, bus: bool = False
+    ) -> None:
         self._directory = directory
         self._binary = binary
         self._options = options
@@ -29,6 +39,8 @@ class RedisServer:
         self._numbers = count()
         self._process: subprocess.Popen[bytes] | None = None
         self.port = free_port()
+        # By default the bus takes the port's number and 10,000, which may be no port at all.
+        self.bus_port = free_port() if bus else None
 
     def fresh_url(self) -> str:
         """The URL of a database that nobody else was given."""
@@ -45,6 +57,8 @@ class RedisServer:
             str(self._directory),
             *self._options,
         ]
+        if self.bus_port is not None:
+            arguments += ["--cluster-port", str(self.bus_port)]
         arguments += ["--save", "", "--appendonly", "no", "--logfile", ""]
         self._process = subprocess.Popen([self._binary, *arguments], stdout=subprocess.PIPE)
         assert self._process.stdout is not None
@@ -63,16 +77,11 @@ class RedisServer:
             except RuntimeError:
                 self.kill()
                 self.port = free_port()
+                self.bus_port = free_port() if self.bus_port is not None else None
         return self.start()
 
-    def form_cluster(self) -> None:
-        """Make a server with `--cluster-enabled yes` a cluster of one, and wait until it serves every key."""
-        self._ask("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-        deadline_s = time.monotonic() + 30
-        while "cluster_state:ok" not in self._ask("CLUSTER", "INFO"):
-            assert time.monotonic() < deadline_s, "the cluster did not form"
-
-    def _ask(self, *words: str) -> str:
+    def ask(self, *words: str) -> str:
+        """What the server answers to a command."""
         command = ["redis-cli", "-p", str(self.port), *words]
         return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
 
@@ -84,6 +93,89 @@ class RedisServer:
             self._process = None
 
 
+class RedisCluster:
+    """Masters that share the slots evenly, the first of them with a replica."""
+
+    def __init__(self, masters: list[RedisServer], replica: RedisServer) -> None:
+        self.masters = masters
+        self.replica = replica
+        self._numbers = count()
+
+    @property
+    def url(self) -> str:
+        """Names the second master, so that the first may be killed; from it a client learns of the others."""
+        return f"redis+cluster://127.0.0.1:{self.masters[1].port}"
+
+    def fresh_prefix(self) -> str:
+        """A prefix of keys that nobody else was given: a cluster has one database."""
+        return f"p{next(self._numbers)}"
+
+    def form(self) -> None:
+        """Give out the slots, introduce all to one another, and wait until all agree."""
+        first, *others = self.masters
+        size = _SLOTS // len(self.masters)
+        for number, master in enumerate(self.masters):
+            last = _SLOTS if master is self.masters[-1] else (number + 1) * size
+            master.ask("CLUSTER", "ADDSLOTSRANGE", str(number * size), str(last - 1))
+        for node in (*others, self.replica):
+            first.ask("CLUSTER", "MEET", "127.0.0.1", str(node.port), str(node.bus_port))
+        self._await(f"cluster_known_nodes:{len(self.masters) + 1}", self.replica)
+        name = first.ask("CLUSTER", "MYID").strip()
+        _repeat(lambda: "OK" in self.replica.ask("CLUSTER", "REPLICATE", name), "the replica does not know its master")
+        self._await_service(*self.masters, self.replica)
+        _repeat(lambda: "master_link_status:up" in self.replica.ask("INFO", "replication"), "the replica did not sync")
+
+    def give(self, key: str, receiver: RedisServer) -> None:
+        """Let another node have the slot of a key that no node has."""
+        slot, name = receiver.ask("CLUSTER", "KEYSLOT", key).strip(), receiver.ask("CLUSTER", "MYID").strip()
+        for master in (receiver, *self.masters):
+            master.ask("CLUSTER", "SETSLOT", slot, "NODE", name)
+
+    def await_failover(self) -> None:
+        """Wait until the replica has taken its master's place."""
+        _repeat(lambda: "role:master" in self.replica.ask("INFO", "replication"), "the replica did not take over")
+        self._await_service(*self.masters[1:], self.replica)
+
+    def kill(self) -> None:
+        """End all of them at once."""
+        for node in (*self.masters, self.replica):
+            node.kill()
+
+    def _await_service(self, *nodes: RedisServer) -> None:
+        self._await(f"cluster_slots_ok:{_SLOTS}", *nodes)
+        self._await("cluster_state:ok", *nodes)
+
+    def _await(self, state: str, *nodes: RedisServer) -> None:
+        _repeat(lambda: all(state in node.ask("CLUSTER", "INFO") for node in nodes), "the cluster did not form")
+
+
+def _repeat(holds: Callable[[], bool], message: str) -> None:
+    """Ask until it holds: nodes tell one another things when they please."""
+    deadline_s = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < deadline_s, message
+
+
+@contextmanager
+def running_cluster() -> Iterator[RedisCluster]:
+    """Three masters and a replica, each a process; skips the test where there is no such program or library."""
+    binary = _program("redis-server")
+    with tempfile.TemporaryDirectory() as directory:
+        nodes = []
+        try:
+            for number in range(4):
+                home = Path(directory) / str(number)
+                home.mkdir()
+                nodes.append(node := RedisServer(home, binary, _CLUSTER_OPTIONS, bus=True))
+                node.start_anywhere()
+            cluster = RedisCluster(nodes[:3], nodes[3])
+            cluster.form()
+            yield cluster
+        finally:
+            for node in nodes:
+                node.kill()
+
+
 def free_port() -> int:
     """A port that nobody listens on at the moment."""
     with socket.socket() as free:
@@ -93,12 +185,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_redis(*options: str, tls: bool = False) -> Iterator[RedisServer]:
+def running_redis(*options: str, tls: bool = False, program: str = "redis-server") -> Iterator[RedisServer]:
     """A running server; skips the test, with the reason, where there is no such program or library."""
-    pytest.importorskip("redis", reason="the library `redis` is not installed")
-    binary = shutil.which("redis-server")
-    if binary is None:
-        pytest.skip("`redis-server` is not installed (apt-get install redis-server)")
+    binary = _program(program)
     with tempfile.TemporaryDirectory() as directory:
         server = RedisServer(Path(directory), binary, ["--databases", str(_DATABASES), *options], tls=tls)
         try:
@@ -106,3 +195,11 @@ def running_redis(*options: str, tls: bool = False) -> Iterator[RedisServer]:
             yield server
         finally:
             server.kill()
+
+
+def _program(name: str) -> str:
+    pytest.importorskip("redis", reason="the library `redis` is not installed")
+    binary = shutil.which(name)
+    if binary is None:
+        pytest.skip(f"`{name}` is not installed ({_WHERE[name]})")
+    return binary

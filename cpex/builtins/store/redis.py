@@ -156,6 +156,8 @@ class RedisStore:
             "socket_connect_timeout": self._timeout_s,
         }
         if urlsplit(self._url).scheme.endswith(_CLUSTER):
+            # When keys move, the library would close all connections now and then, those that others wait on, too.
+            options["reinitialize_steps"] = 0
             return self._redis.RedisCluster.from_url(self._url.replace(_CLUSTER, "", 1), **options)
         return self._redis.Redis.from_url(self._url, **options)
 

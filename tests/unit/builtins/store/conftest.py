@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from redis_servers import RedisServer, running_redis
+from redis_servers import RedisCluster, RedisServer, running_cluster, running_redis
 
 from cpex.builtins.store.memory import MemoryStore
 from cpex.builtins.store.port import Store
@@ -19,11 +19,29 @@ def redis_server() -> Iterator[RedisServer]:
         yield server
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[RedisServer]:
+    """The same, of the other make."""
+    with running_redis(program="valkey-server") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_cluster() -> Iterator[RedisCluster]:
+    """A cluster of our own, for the whole run; nobody may harm it."""
+    with running_cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis", "valkey", "cluster"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     """Each implementation in turn, empty."""
-    if request.param == "redis":
-        made: Store = RedisStore(request.getfixturevalue("redis_server").fresh_url())
+    made: Store
+    if request.param in ("redis", "valkey"):
+        made = RedisStore(request.getfixturevalue(f"{request.param}_server").fresh_url())
+    elif request.param == "cluster":
+        cluster: RedisCluster = request.getfixturevalue("redis_cluster")
+        made = RedisStore(cluster.url, prefix=cluster.fresh_prefix(), timeout_s=10)
     else:
         made = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "state.db")
     yield made

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from redis_servers import RedisServer, free_port, running_redis
+from redis_servers import RedisServer, running_cluster, running_redis
 
-from cpex.builtins.store.port import StoreError
+from cpex.builtins.store.port import Rate, StoreError
 from cpex.builtins.store.redis import RedisStore
 
 
@@ -79,17 +81,56 @@ async def test_a_password_is_used_and_its_absence_is_an_error() -> None:
         await store.close()
 
 
-async def test_a_cluster_keeps_every_kind_of_state() -> None:
-    # By default the bus takes the port's number and 10,000, which may be no port at all.
-    bus = ["--cluster-port", str(free_port())]
-    with running_redis("--cluster-enabled", "yes", "--databases", "1", *bus) as server:
-        server.form_cluster()
-        store = RedisStore(f"redis+cluster://127.0.0.1:{server.port}")
-        for key in "abc":
-            assert (await store.add(key, 2, now_s=0)).value == 2
-            assert await store.compare_and_set(key, None, "text", now_s=0)
-            assert await store.get(key, now_s=0) == "text"
+async def test_a_cluster_goes_on_when_a_node_dies() -> None:
+    with running_cluster() as cluster:
+        store = RedisStore(cluster.url, timeout_s=10)
+        keys = [f"key {number}" for number in range(12)]
+        for key in keys:
+            assert (await store.add(key, 1, now_s=0)).value == 1
+        masters = {(await store._connected()).get_node_from_key(f"cpex:c:{{{key}}}").port for key in keys}
+        assert masters == {master.port for master in cluster.masters}, "the keys lie on all nodes"
+        cluster.masters[0].kill()
+        cluster.await_failover()
+        for key in keys:
+            assert await _answer(store, key) == 2, "the replica had every count, and took its master's place"
+        cluster.masters[2].kill()
+        answers = [await _either(store, key) for key in keys]
+        assert {type(answer) for answer in answers} == {int, StoreError}, (
+            "without a replica its keys are away, no others"
+        )
+        cluster.masters[2].start()
+        assert [await _answer(store, key) >= 1 for key in keys] == [True] * len(keys)
         await store.close()
+
+
+async def test_tasks_are_served_while_keys_move_to_another_node() -> None:
+    with running_cluster() as cluster:
+        store = RedisStore(cluster.url, timeout_s=10)
+        keys = [f"key {number}" for number in range(12)]
+        assert (await store.take("warm", Rate(1, 1), now_s=0)).accepted
+        for key in keys:
+            cluster.give(f"cpex:b:{{{key}}}", cluster.masters[2])
+        takes = [store.take(key, Rate.per_minute(1, 3), now_s=0) for key in keys * 5]
+        answers = await asyncio.gather(*takes)
+        assert sum(answer.accepted for answer in answers) == 3 * len(keys)
+        await store.close()
+
+
+async def _either(store: RedisStore, key: str) -> int | StoreError:
+    try:
+        return (await store.add(key, 1, now_s=0)).value
+    except StoreError as error:
+        return error
+
+
+async def _answer(store: RedisStore, key: str) -> int:
+    """What the store counts, as soon as it answers: a client learns of another node by asking the wrong one."""
+    deadline_s = time.monotonic() + 60
+    while True:
+        answer = await _either(store, key)
+        if isinstance(answer, int):
+            return answer
+        assert time.monotonic() < deadline_s, answer
 
 
 async def test_tls_is_checked_against_the_given_authority(tmp_path: Path) -> None:
