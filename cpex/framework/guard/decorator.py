@@ -29,8 +29,14 @@ class Arguments:
         """Look at the signature.
 
         Raises:
-            TypeError: An argument has no name that plugins could know it by.
+            TypeError: An argument has no name that plugins could know it by, or the function gives its results one by
+                one: plugins judge the whole.
         """
+        if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+            raise TypeError(
+                f"`{function.__qualname__}` gives its results one by one, and plugins judge the whole; let it return "
+                "them as a list"
+            )
         self._signature = inspect.signature(function)
         parameters = list(self._signature.parameters.values())
         self._owner = parameters[0].name if parameters and parameters[0].name in ("self", "cls") else None
@@ -71,7 +77,7 @@ def guarded(
         name: What plugins know it by; the function's name unless given.
 
     Raises:
-        TypeError: The kind has no arguments by name, or one of the function's has none.
+        TypeError: The kind has no arguments by name, one of the function's has none, or it is a generator.
     """
     if kind.name not in _CALLS:
         raise TypeError(f"functions can be guarded as {' or '.join(_CALLS)}, not as {kind.name}")

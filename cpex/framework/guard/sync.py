@@ -7,10 +7,8 @@ the hooks, as it would without a guard: thread-locals, connections and stack tra
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import os
-import queue
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import ContextVar, Token
@@ -18,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from cpex.framework.errors import GuardError
 from cpex.framework.guard.decorator import Arguments
+from cpex.framework.guard.errand import JOIN_S, Errand
 from cpex.framework.guard.facts import RequestFacts
-from cpex.framework.guard.operation import Operation, current_operation
 from cpex.framework.guard.operations import Kind
 from cpex.framework.guard.request import Request
 
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SyncGuard", "SyncRequest", "current_sync_request"]
 
-_JOIN_S = 10.0
-"""Seconds that closing waits for the thread to end, after everything on it has been cancelled."""
 current_sync_request: ContextVar[SyncRequest | None] = ContextVar("cpex_sync_request", default=None)
 """The request that is open in this thread's context."""
 
@@ -127,22 +123,32 @@ class SyncGuard:
             # Does nothing to one that has run.
             work.close()
 
-    def drive(self, begin: Callable[[_Errand], Awaitable[Any]]) -> Any:
+    def drive(self, begin: Callable[[Errand], Awaitable[Any]]) -> Any:
         """Run what `begin` gives on the loop, and in this thread the functions that it hands over."""
         if asyncio._get_running_loop() is not None:
             raise GuardError(
                 "a guard without an event loop was called on one, and would stop it; use `async with "
                 "manager.request(...)` there"
             )
-        # INVARIANT: what begins while the lock is free begins before the loop is told to stop, and so comes to an end.
-        with self._lock:
-            if self._loop is None or self._process != os.getpid():
-                raise GuardError(
-                    "the guard is not running in this process; enter it with `with SyncGuard(manager) as guard:`, in "
-                    "each process after forking"
-                )
-            errand = _Errand(self._loop, begin)
-        return errand.wait()
+        errand: Errand | None = None
+        try:
+            # INVARIANT: what begins while the lock is free begins before the loop is told to stop, and so comes to an
+            # end.
+            with self._lock:
+                if self._loop is None or self._process != os.getpid():
+                    raise GuardError(
+                        "the guard is not running in this process; enter it with `with SyncGuard(manager) as guard:`, "
+                        "in each process after forking"
+                    )
+                errand = Errand(self._loop, begin)
+                errand.start()
+            return errand.wait()
+        except BaseException:
+            # An interrupt of this thread, wherever it came, or an exit that the operation asked for: the work must not
+            # go on by itself.
+            if errand is not None:
+                errand.give_up()
+            raise
 
     def _stop(self) -> None:
         with self._lock:
@@ -151,7 +157,7 @@ class SyncGuard:
             if loop is None or thread is None:
                 return
             loop.call_soon_threadsafe(loop.stop)
-        thread.join(_JOIN_S)
+        thread.join(JOIN_S)
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -167,83 +173,6 @@ def _serve(loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
-
-
-class _Errand:
-    """One call of a thread: work on the loop, which may hand functions back to the thread."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop, begin: Callable[[_Errand], Awaitable[Any]]) -> None:
-        """Begin the work on the loop."""
-        self._loop = loop
-        self._todo: queue.SimpleQueue[Callable[[], Any] | asyncio.Task[Any]] = queue.SimpleQueue()
-        self._task: asyncio.Task[Any] | None = None
-
-        async def work() -> Any:
-            return await begin(self)
-
-        def start() -> None:
-            self._task = loop.create_task(work())
-            self._task.add_done_callback(self._todo.put)
-
-        loop.call_soon_threadsafe(start)
-
-    def wait(self) -> Any:
-        """Wait for the work, doing what it hands over."""
-        try:
-            while not isinstance(todo := self._todo.get(), asyncio.Task):
-                todo()
-        except BaseException:
-            # An interrupt of this thread, or an exit that the operation asked for: the work must not go on by itself.
-            self._tell(self._cancel)
-            while not isinstance(self._todo.get(), asyncio.Task):
-                pass
-            raise
-        if todo.cancelled():
-            raise GuardError("the guard was closed while a call was under way")
-        return todo.result()
-
-    def _tell(self, callback: Callable[..., Any], *args: Any) -> None:
-        # A closed loop has cancelled the work already.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(callback, *args)
-
-    def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-
-    def here(self, function: Callable[..., Any]) -> Callable[..., Awaitable[Any]]:
-        """A coroutine function that has `function` called in the waiting thread; a coroutine is awaited on the loop."""
-
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            outcome: asyncio.Future[tuple[Any, BaseException | None]] = self._loop.create_future()
-            operation = current_operation.get()
-
-            def settle(result: Any, error: BaseException | None) -> None:
-                if not outcome.done():
-                    outcome.set_result((result, error))
-
-            def run() -> None:
-                result, error = _outcome(operation, functools.partial(function, *args, **kwargs))
-                self._tell(settle, result, error)
-
-            self._todo.put(run)
-            result, error = await outcome
-            if error is not None:
-                raise error
-            return await result if isinstance(result, Awaitable) else result
-
-        return call
-
-
-def _outcome(operation: Operation | None, work: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    token = current_operation.set(operation)
-    try:
-        return work(), None
-    # Whatever an operation raises is its caller's; what ends the thread goes its way at once.
-    except Exception as error:
-        return None, error
-    finally:
-        current_operation.reset(token)
 
 
 class SyncRequest:
@@ -297,7 +226,7 @@ class SyncRequest:
     def _drive(
         self, method: Callable[..., Awaitable[Any]], given: Any, function: Callable[..., Any], options: dict[str, Any]
     ) -> Any:
-        def begin(errand: _Errand) -> Awaitable[Any]:
+        def begin(errand: Errand) -> Awaitable[Any]:
             resolve = options.get("resolve")
             own = {**options, "resolve": lambda name: errand.here(resolve(name))} if resolve else options
             return method(*given, errand.here(function), **own)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
 import pytest
-from support import allow, deny, manager_of, plugin
+from support import allow, deny, manager_of, other_tasks, plugin
 
 from cpex.framework.errors import CoverageError, GuardError, PluginViolationError
 from cpex.framework.guard import AGENT, PROMPT
 from cpex.framework.guard.decorator import covered, guarded
-from cpex.framework.models.coverage import CoverageMode
+from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 from cpex.framework.models.result import PluginResult
 
 
@@ -103,3 +104,109 @@ async def test_a_covered_function_runs_inside_of_an_operation_only(caplog: pytes
         with caplog.at_level(logging.WARNING):
             assert count("a") == 1
     assert "tool `count` went past" in caplog.text
+
+
+async def test_an_exception_in_a_decorated_function_goes_through_and_is_entered() -> None:
+    called: list[str] = []
+
+    async def after(payload: Any, context: Any) -> PluginResult[Any]:
+        called.append(payload.name)
+        return PluginResult()
+
+    manager = manager_of(plugin(allow, "pre"), plugin(after, "post", hooks=["tool_post_invoke"]))
+
+    @guarded(manager)
+    async def divide(x: int) -> float:
+        return 1 / x
+
+    async with manager.request() as request:
+        with pytest.raises(ZeroDivisionError) as caught:
+            await divide(0)
+        assert await divide(2) == 0.5
+    assert "divide" in str(caught.traceback[-1])
+    assert called == ["divide"]
+    assert [(each.outcome, each.error) for each in request.ledger.records] == [
+        ("failed", "ZeroDivisionError"),
+        ("completed", None),
+    ]
+    with pytest.raises(ZeroDivisionError):
+        await divide(0)
+
+
+@pytest.mark.parametrize("where", ["before", "inside", "after"])
+async def test_cancelling_a_decorated_function_reaches_whatever_runs_and_leaves_nothing_running(where: str) -> None:
+    reached, ended = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        reached.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def hang(payload: Any, context: Any) -> PluginResult[Any]:
+        await wait()
+        return PluginResult()
+
+    hooks = {"before": "tool_pre_invoke", "after": "tool_post_invoke"}
+    manager = manager_of(plugin(hang, hooks=[hooks[where]]) if where in hooks else plugin(allow))
+
+    @guarded(manager)
+    async def search(q: str) -> str:
+        if where == "inside":
+            await wait()
+        return q
+
+    async with manager.request() as request:
+        task = asyncio.create_task(search("tea"))
+        await asyncio.wait_for(reached.wait(), 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert ended.is_set()
+    assert other_tasks() == set()
+    assert [each.outcome for each in request.ledger.records] == ["cancelled"]
+
+
+async def test_a_timeout_of_the_host_around_a_decorated_function_ends_it() -> None:
+    manager = manager_of(plugin(allow))
+
+    @guarded(manager)
+    async def hang() -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await hang()
+    assert other_tasks() == set()
+
+
+async def test_a_decorated_function_that_bypassed_a_mandatory_hook_raises_or_alarms(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    called: list[str] = []
+
+    async def search(q: str) -> str:
+        called.append(q)
+        return q
+
+    strict = guarded(manager_of(coverage=CoverageConfig(mandatory=["tool_pre_invoke"])))(search)
+    with pytest.raises(CoverageError, match="tool `search` went past mandatory hook `tool_pre_invoke`"):
+        await strict("a")
+    assert called == []
+    alarming = CoverageConfig(mode=CoverageMode.ALARM, mandatory=["tool_pre_invoke"])
+    with caplog.at_level(logging.WARNING):
+        assert await guarded(manager_of(coverage=alarming))(search)("b") == "b"
+    assert "tool `search` went past mandatory hook `tool_pre_invoke`" in caplog.text
+
+
+def test_functions_that_give_their_results_one_by_one_are_refused_when_decorating() -> None:
+    async def stream() -> Any:
+        yield 1
+
+    def steps() -> Any:
+        yield 1
+
+    for each in (stream, steps):
+        with pytest.raises(TypeError, match=r"`.*` gives its results one by one, and plugins judge the whole"):
+            guarded()(each)

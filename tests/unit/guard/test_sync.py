@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from support import allow, deny, manager_of, plugin
 
-from cpex.framework.errors import GuardError, PluginLoadError, PluginViolationError
+from cpex.framework.cmf.message import Message, Role, TextContent
+from cpex.framework.errors import CoverageError, GuardError, PluginLoadError, PluginViolationError
+from cpex.framework.guard import AGENT, MODEL, PROMPT, RESOURCE, TOOL
 from cpex.framework.guard.decorator import covered
 from cpex.framework.guard.sync import SyncGuard
 from cpex.framework.manager import TenantPluginManager
 from cpex.framework.models.config import Config, PluginConfig
+from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 from cpex.framework.models.result import PluginResult
 
 PRE, POST = "tool_pre_invoke", "tool_post_invoke"
@@ -23,6 +28,14 @@ PRE, POST = "tool_pre_invoke", "tool_post_invoke"
 
 def threads() -> list[threading.Thread]:
     return [each for each in threading.enumerate() if each.name == "cpex-guard"]
+
+
+@pytest.fixture
+def hears_interrupts() -> Iterator[None]:
+    """What is started in the background inherits that Ctrl-C is ignored, and these tests may be."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 async def rewrite(payload: Any, context: Any) -> PluginResult[Any]:
@@ -172,3 +185,115 @@ def test_a_forked_process_is_told_to_start_its_own() -> None:
                 os._exit(7)
             os._exit(1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_state_goes_from_pre_to_post_and_on_to_the_next_call() -> None:
+    seen: list[Any] = []
+
+    async def count(payload: Any, context: Any) -> PluginResult[Any]:
+        context.set_state("hooks", context.get_state("hooks", 0) + 1)
+        seen.append(context.get_state("hooks"))
+        return PluginResult()
+
+    with SyncGuard(manager_of(plugin(count, hooks=[PRE, POST]))) as guard, guard.request() as request:
+        for _ in range(2):
+            request.call_tool("a", {}, lambda: 1)
+    assert seen == [1, 2, 3, 4]
+
+
+def test_every_kind_of_operation_runs_between_its_hooks() -> None:
+    seen: set[str] = set()
+
+    def of(hook: str) -> Any:
+        async def record(payload: Any, context: Any) -> PluginResult[Any]:
+            seen.add(hook)
+            return PluginResult()
+
+        return plugin(record, hook, hooks=[hook])
+
+    kinds = (TOOL, PROMPT, RESOURCE, AGENT, MODEL)
+    hooks = {step.hook for kind in kinds for step in (*kind.before, *kind.after)}
+    said = Message(role=Role.USER, content=[TextContent(text="hi")])
+    with SyncGuard(manager_of(*map(of, sorted(hooks)))) as guard, guard.request() as request:
+        assert request.call_tool("a", {"x": 1}, lambda x: x + 1) == 2
+        assert request.get_prompt("greet", {"name": "ann"}, lambda name: f"hello {name}") == "hello ann"
+        assert request.read_resource("file:///a", lambda uri: f"content of {uri}") == "content of file:///a"
+        answer = [{"role": "assistant", "content": "done"}]
+        assert request.call_agent("helper", [{"role": "user", "content": "hi"}], lambda messages: answer) == answer
+        assert request.call_model([said], lambda messages: messages[0]) == said
+    assert seen == hooks
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="signals cannot be sent to a thread here")
+@pytest.mark.usefixtures("hears_interrupts")
+def test_an_interrupt_while_a_plugin_runs_ends_the_call_and_the_plugin() -> None:
+    ended = threading.Event()
+
+    async def hang(payload: Any, context: Any) -> PluginResult[Any]:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return PluginResult()
+
+    with SyncGuard(manager_of(plugin(hang))) as guard, guard.request() as request:
+        with pytest.raises(KeyboardInterrupt):
+            request.call_tool("a", {}, lambda: 1)
+        assert ended.wait(10)
+        assert request.request.ledger.records[0].outcome == "cancelled"
+    assert threads() == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="interrupts wake the waiting thread here")
+@pytest.mark.usefixtures("hears_interrupts")
+def test_an_interrupt_that_comes_with_the_end_of_a_call_does_not_leave_it_waiting() -> None:
+    async def interrupt(payload: Any, context: Any) -> PluginResult[Any]:
+        # Of this thread: the other one hears of it when it wakes, which is when the call has ended.
+        signal.raise_signal(signal.SIGINT)
+        return PluginResult()
+
+    with SyncGuard(manager_of(plugin(interrupt, hooks=[POST]))) as guard, guard.request() as request:
+        with pytest.raises(KeyboardInterrupt):
+            request.call_tool("a", {}, lambda: 1)
+        with pytest.raises(KeyboardInterrupt):
+            request.call_tool("b", {}, lambda: 1)
+    assert threads() == []
+
+
+def test_an_exception_in_a_decorated_function_goes_through_with_its_own_stack() -> None:
+    guard = SyncGuard(manager_of(plugin(allow, hooks=[PRE, POST])))
+
+    @guard.guarded()
+    def divide(x: int) -> float:
+        return 1 / x
+
+    with guard:
+        with pytest.raises(ZeroDivisionError) as caught:
+            divide(0)
+        assert divide(2) == 0.5
+    assert "divide" in str(caught.traceback[-1])
+
+
+def test_a_call_that_bypassed_a_mandatory_hook_raises_or_alarms(caplog: pytest.LogCaptureFixture) -> None:
+    called: list[int] = []
+    mandatory = [POST]
+    strict = manager_of(plugin(allow), coverage=CoverageConfig(mandatory=mandatory))
+    with SyncGuard(strict) as guard, guard.request() as request:
+        with pytest.raises(CoverageError, match="tool `a` went past mandatory hook `tool_post_invoke`"):
+            request.call_tool("a", {}, lambda: called.append(1))
+        with pytest.raises(CoverageError):
+            covered()(lambda: called.append(2))()
+    assert called == [1]
+    alarming = manager_of(plugin(allow), coverage=CoverageConfig(mode=CoverageMode.ALARM, mandatory=mandatory))
+    with SyncGuard(alarming) as guard, guard.request() as request:
+        assert request.call_tool("b", {}, lambda: 1) == 1
+    assert "tool `b` went past mandatory hook `tool_post_invoke`" in caplog.text
+
+
+def test_functions_that_give_their_results_one_by_one_are_refused_when_decorating() -> None:
+    def steps() -> Any:
+        yield 1
+
+    with pytest.raises(TypeError, match="gives its results one by one"):
+        SyncGuard(manager_of()).guarded()(steps)
