@@ -10,7 +10,7 @@ from cpex.framework.models.context import GlobalContext, PluginContextTable, Use
 from cpex.framework.models.coverage import CoverageConfig
 from cpex.framework.models.result import PluginResult
 
-__all__ = ["Guarded", "OnDenial", "RequestFacts", "context_of"]
+__all__ = ["Guarded", "OnDenial", "RequestFacts", "check_names", "checked", "context_of"]
 
 OnDenial = Literal["raise", "return"]
 """What a denial is to the caller: a `PluginViolationError`, or the `PluginViolation` in the place of the result."""
@@ -74,6 +74,31 @@ class RequestFacts(TypedDict, total=False):
     """Instead of the configuration's `coverage`."""
 
 
+def check_names(facts: RequestFacts) -> None:
+    """See that a request knows all that it is told.
+
+    Raises:
+        TypeError: It does not know one of the names.
+    """
+    if not facts.keys() <= _NAMES:
+        from cpex.framework.loader.suggest import did_you_mean
+
+        # SECURITY: dropped in silence, it would keep a guard from knowing whose request it is.
+        name = min(facts.keys() - _NAMES)
+        raise TypeError(f"a request knows no `{name}`; {did_you_mean(name, sorted(_NAMES))}")
+
+
+def checked(on_denial: OnDenial) -> OnDenial:
+    """What the host wants of a denial.
+
+    Raises:
+        ValueError: It is neither word.
+    """
+    if on_denial not in ("raise", "return"):
+        raise ValueError(f"on_denial must be `raise` or `return`, not {on_denial!r}")
+    return on_denial
+
+
 def context_of(facts: RequestFacts) -> GlobalContext:
     """The context that plugins share, made of the facts or given among them.
 
@@ -93,3 +118,4 @@ def context_of(facts: RequestFacts) -> GlobalContext:
 
 
 _PARTS = ("request_id", "user", "user_context", "tenant_id", "server_id", "session_id", "content_type", "metadata")
+_NAMES = RequestFacts.__optional_keys__

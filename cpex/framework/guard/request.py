@@ -11,7 +11,7 @@ from cpex.framework.errors import GuardError, PluginViolationError
 from cpex.framework.extensions import Extensions
 from cpex.framework.guard.calls import Resolve, agent_call, awaited, performer
 from cpex.framework.guard.contexts import Contexts
-from cpex.framework.guard.facts import Guarded, OnDenial, RequestFacts, context_of
+from cpex.framework.guard.facts import Guarded, OnDenial, RequestFacts, check_names, checked, context_of
 from cpex.framework.guard.ledger import Coverage, Ledger
 from cpex.framework.guard.operation import Operation
 from cpex.framework.guard.operations import AGENT, MODEL, PROMPT, RESOURCE, TOOL, Kind, Step
@@ -48,12 +48,15 @@ class Request:
         """Open it; nothing runs yet.
 
         Raises:
-            ValueError: `context` was given beside one of its parts, or a mandatory hook stands around no operation.
+            TypeError: A fact is none that a request knows.
+            ValueError: `context` was given beside one of its parts, a mandatory hook stands around no operation, or
+                `on_denial` is neither of its words.
         """
+        check_names(facts)
         self.manager = manager
         self.context = context_of(facts)
         self.extensions = facts.get("extensions")
-        self.on_denial: OnDenial = facts.get("on_denial", "raise")
+        self.on_denial = checked(facts.get("on_denial", "raise"))
         self.contexts = Contexts(self.context, facts.get("contexts"))
         config = manager.config
         coverage = facts.get("coverage") or (config.coverage if config is not None else None)
@@ -237,6 +240,8 @@ class Request:
 
         Otherwise as `call_tool`.
         """
+        if on_denial is not None:
+            checked(on_denial)
         if not self.guards(kind):
             return await awaited(run(payload))
         operation = self.operation(kind, payload, extensions=extensions)
@@ -258,7 +263,10 @@ class Request:
         Raises:
             PluginViolationError: A plugin denied.
             PluginError: A plugin failed and its `on_error` is `fail`.
+            GuardError: Plugins are configured, and none are running.
         """
+        if not self.manager.initialized:
+            self.refuse_unstarted()
         start, seen = self.contexts.entries, self.extensions
         result, table = await self.manager.invoke_hook(
             hook, payload, self.context, self.contexts.lend(), violations_as_exceptions=True, extensions=seen
@@ -311,7 +319,14 @@ class Request:
             )
 
     def calls(self, step: Step) -> bool:
-        """Whether a step's hook is called: it concerns a plugin, and a twin is handled by one."""
+        """Whether a step's hook is called: it concerns a plugin, and a twin is handled by one.
+
+        Raises:
+            GuardError: Plugins are configured, and none are running.
+        """
+        # SECURITY: asked before each hook, for plugins may be stopped while an operation is under way.
+        if not self.manager.initialized:
+            self.refuse_unstarted()
         return self.manager.has_hooks_for(step.hook) if step.is_twin else self.manager.is_watched(step.hook)
 
     def bypassed(self, kind: Kind, target: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support import allow, deny, manager_of, never, plugin
 
+from cpex.framework.base import Plugin
 from cpex.framework.cmf.message import Message, Role, TextContent
 from cpex.framework.cmf.rewrite import rewrite_text
 from cpex.framework.errors import GuardError, PluginError, PluginViolationError
@@ -37,6 +38,13 @@ async def masked(payload: Any, context: Any) -> PluginResult[Any]:
     """A handler of messages that replaces a word."""
     message = rewrite_text(payload.message, lambda leaf: leaf.text.replace("secret", "***"), names=False)
     return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
+
+
+class WithholdsResults(Plugin):
+    """Denies every result of a tool; made from its dotted name."""
+
+    async def tool_post_invoke(self, payload: Any, context: Any) -> PluginResult[Any]:
+        return await deny(payload, context)
 
 
 async def search(q: str, limit: int = 1) -> dict[str, Any]:
@@ -525,3 +533,41 @@ async def test_every_hook_of_the_table_is_one_that_the_framework_has(kind: Kind)
     from cpex.framework.hooks.registry import get_hook_registry
 
     assert {step.hook for step in (*kind.before, *kind.after)} <= set(get_hook_registry().get_registered_hooks())
+
+
+# What would go past the guard.
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["stopped", "restarted"])
+async def test_a_result_is_not_handed_on_when_the_plugins_were_stopped_while_it_was_made(again: bool) -> None:
+    kind = f"{WithholdsResults.__module__}.{WithholdsResults.__name__}"
+    manager = TenantPluginManager(Config(plugins=[PluginConfig(name="p", kind=kind, hooks=[POST])]))
+    await manager.initialize()
+    async with manager.request() as request:
+
+        async def slow() -> str:
+            await manager.shutdown()
+            if again:
+                await manager.initialize()
+            return "withheld"
+
+        with pytest.raises(PluginViolationError if again else GuardError, match=r"blocked by|no plugins are running"):
+            await request.call_tool("slow", {}, slow)
+        assert [(each.outcome, each.error) for each in request.ledger.records] == (
+            [("denied", None)] if again else [("failed", "GuardError")]
+        )
+    await manager.shutdown()
+
+
+async def test_a_fact_that_a_request_does_not_know_is_an_error() -> None:
+    """Dropped in silence, it would keep a guard from knowing whose request it is."""
+    manager = manager_of(plugin(allow))
+    facts: Any = {"tenant": "acme", "user": "ann"}
+    with pytest.raises(TypeError, match=r"a request knows no `tenant`; did you mean `tenant_id`\?"):
+        manager.request(**facts)
+    wrong: Any = "retrun"
+    with pytest.raises(ValueError, match=r"on_denial must be `raise` or `return`, not 'retrun'"):
+        manager.request(on_denial=wrong)
+    async with manager.request() as request:
+        with pytest.raises(ValueError, match=r"on_denial must be `raise` or `return`, not 'retrun'"):
+            await request.call_tool("search", {"q": "tea"}, search, on_denial=wrong)
