@@ -54,7 +54,10 @@ def _report_repeated_names(entries: list[tuple[int, Node]], findings: Findings) 
         name = _child(plugin, "name")
         if name is None or not isinstance(name.value, str) or name.failed:
             continue
-        if name.value in first:
+        if not name.value.strip():
+            message = "the name of a plugin must not be blank"
+            findings.fault("config-invalid-value", message, name.place, ("plugins", index, "name"), "give it one")
+        elif name.value in first:
             findings.fault(
                 "config-duplicate-plugin",
                 f"plugin {shown(name.source)} is defined a second time",
@@ -77,6 +80,7 @@ def _report_plugin(plugin: Node, path: Path, findings: Findings) -> None:
             "remove it, or use `mode: sequential`; failures of audit plugins are recorded and logged",
         )
     _report_capabilities(plugin, (*path, "capabilities"), title, findings)
+    _report_blank_conditions(plugin, (*path, "conditions"), title, findings)
     listed = _child(plugin, "hooks")
     hooks = _texts(listed)
     if hooks:
@@ -120,6 +124,24 @@ def _report_idle_conditions(plugin: Node, hooks: list[str], path: Path, title: s
                 (*path, index, field),
                 f"its hooks: {own}; hooks that have one: {_hooks_with(field)}",
             )
+
+
+def _report_blank_conditions(plugin: Node, path: Path, title: str, findings: Findings) -> None:
+    """Report conditions that only a blank name could meet, such as an empty variable: the plugin would never run."""
+    conditions = _child(plugin, "conditions")
+    for index, condition in enumerate((conditions.items if conditions is not None else None) or ()):
+        for field in (*_ENTITIES, "server_ids", "tenant_ids", "content_types"):
+            names = _child(condition, field)
+            if names is None or not names.items or any(each.failed for each in names.items):
+                continue
+            if all(isinstance(each.value, str) and not each.value.strip() for each in names.items):
+                findings.fault(
+                    "config-condition-never-applies",
+                    f"condition `{field}` of plugin {title} can never hold: all that it lists is blank",
+                    names.items[0].place,
+                    (*path, index, field),
+                    "name something, or remove the condition; a variable of the environment may be empty",
+                )
 
 
 def _hooks_with(field: str) -> str:

@@ -204,12 +204,14 @@ def own_violation(given: Any, plugin: str) -> PluginViolation | None:
         )
         if not all(isinstance(text, str) for text in (own.reason, own.description, own.code)):
             own = PluginViolation.model_validate(own.model_dump(warnings=False))
+        own._plugin_name = plugin
     # Whatever a malformed violation does when it is looked at, it is a denial.
     except Exception as error:
         logger.warning("Plugin %s gave a malformed violation", plugin, exc_info=tellable(error))
         text = "the plugin gave a malformed violation"
         own = PluginViolation(reason=text, description=text, code="plugin_violation")
-    own.plugin_name = plugin
+        # Not by the property, which refuses the blank names that only configurations made by hand can have.
+        own._plugin_name = plugin
     return own
 
 

@@ -52,15 +52,13 @@ def _refused(result: PluginResult[Any], plugin: str) -> PluginViolation | None:
     if not isinstance(reply, IdentityResult) or not reply.rejected:
         return None
     reason = str(reply.reject_reason or "the identity was rejected")
-    violation = result.violation or PluginViolation(
+    return result.violation or PluginViolation(
         reason=reason,
         description=reason,
         code=REJECTED,
         # SECURITY: `model_copy` lets any status through, and a refusal must not fail over it.
         http_status_code=reply.reject_status if isinstance(reply.reject_status, int) else _UNAUTHORIZED,
     )
-    violation.plugin_name = plugin
-    return violation
 
 
 def _never_refused(result: PluginResult[Any], plugin: str) -> PluginViolation | None:

@@ -293,6 +293,32 @@ def test_a_condition_needs_a_hook_that_has_the_entity(hooks: str, field: str, re
     assert codes(text) == ([] if restricts else ["config-condition-never-applies"])
 
 
+@pytest.mark.parametrize("field", ["tools", "server_ids", "tenant_ids", "content_types"])
+def test_a_condition_that_lists_only_blanks_can_never_hold(field: str) -> None:
+    assert rendered(one_plugin(f"conditions: [{{{field}: ['', ' ']}}]")) == (
+        f"error: condition `{field}` of plugin `a` can never hold: all that it lists is blank "
+        "[config-condition-never-applies]\n"
+        f"  at c.yaml:5:{22 + len(field)} (plugins[0].conditions[0].{field})\n"
+        "  help: name something, or remove the condition; a variable of the environment may be empty"
+    )
+    assert codes(one_plugin(f"conditions: [{{{field}: ['', a]}}, {{{field}: []}}]")) == []
+
+
+def test_an_empty_variable_of_the_environment_does_not_switch_a_guard_off() -> None:
+    text = one_plugin("conditions: [{tenant_ids: ['{{ env.TENANT }}']}]")
+    checked = ConfigLoader.check_text(text, file="c.yaml", env={"TENANT": ""})
+    assert [(each.code, each.line) for each in checked.faults] == [("config-condition-never-applies", 5)]
+
+
+@pytest.mark.parametrize("name", ["''", "'  '"])
+def test_a_plugin_s_name_must_not_be_blank(name: str) -> None:
+    assert rendered(f"plugins: [{{name: {name}, kind: x.A, hooks: [h]}}]") == (
+        "error: the name of a plugin must not be blank [config-invalid-value]\n"
+        "  at c.yaml:1:18 (plugins[0].name)\n"
+        "  help: give it one"
+    )
+
+
 @pytest.mark.conformance("D7a")
 def test_on_error_fail_beside_audit_is_warned_about() -> None:
     checked = check(one_plugin("mode: audit", "on_error: fail"))

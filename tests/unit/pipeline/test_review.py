@@ -593,3 +593,18 @@ async def test_a_user_of_a_type_that_is_none_of_ours_is_known_by_its_text() -> N
     # Assignment is not validated.
     context.user = 4170  # type: ignore[assignment]
     assert not (await call(manager, context=context))[0].continue_processing
+
+
+async def raises_a_denial(payload: Any, context: Any) -> PluginResult[Any]:
+    raise PluginViolationError("no", PluginViolation(reason="r", description="d", code="C"))
+
+
+@pytest.mark.parametrize("handler", [deny, raises_a_denial])
+@pytest.mark.parametrize("name", ["", "  "])
+@pytest.mark.parametrize("mode", ["sequential", "concurrent"])
+async def test_a_denial_of_a_plugin_without_a_name_is_a_denial(mode: str, name: str, handler: Handler) -> None:
+    result, _ = await call(manager_of(plugin(handler, name, mode=mode, on_error="ignore")))
+    assert not result.continue_processing
+    assert record_of(result.executions, name).requested_allow is False
+    assert result.violation is not None
+    assert result.violation.plugin_name == name
