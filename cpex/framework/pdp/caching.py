@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import OrderedDict
 from dataclasses import replace
 from typing import Any
 
 from cpex.framework import clock
+from cpex.framework.models.copying import copy_tree
 from cpex.framework.pdp.base import FAIL_OPEN, PdpResolver, PdpResult
 
 __all__ = ["CachingResolver"]
@@ -35,7 +37,7 @@ class CachingResolver(PdpResolver):
         self._resolver = resolver
         self._ttl_s = ttl_s
         self._max_entries = max_entries
-        self._kept: OrderedDict[str, tuple[float, PdpResult]] = OrderedDict()
+        self._kept: OrderedDict[bytes, tuple[float, PdpResult]] = OrderedDict()
 
     async def resolve(self, input_data: dict[str, Any]) -> PdpResult:
         """Answer from memory, or ask; see `PdpResolver.resolve`."""
@@ -45,11 +47,11 @@ class CachingResolver(PdpResolver):
         found = self._kept.get(key)
         if found is not None and clock.monotonic() - found[0] < self._ttl_s:
             self._kept.move_to_end(key)
-            return replace(found[1], from_cache=True, latency_ms=0.0)
+            return replace(_own(found[1]), from_cache=True, latency_ms=0.0)
         asked_at = clock.monotonic()
         result = await self._resolver.resolve(input_data)
         if not (result.reason or "").endswith(FAIL_OPEN):
-            self._kept[key] = asked_at, result
+            self._kept[key] = asked_at, _own(result)
             self._kept.move_to_end(key)
             if len(self._kept) > self._max_entries:
                 self._kept.popitem(last=False)
@@ -64,9 +66,18 @@ class CachingResolver(PdpResolver):
         await self._resolver.close()
 
 
-def _key(input_data: dict[str, Any]) -> str | None:
-    """A question as text; `None` for one that is no JSON, which the resolver is to refuse."""
+def _own(result: PdpResult) -> PdpResult:
+    """The same with a context of its own: what one caller writes into it is not for the next one."""
+    return replace(result, context=copy_tree(result.context))
+
+
+def _key(input_data: dict[str, Any]) -> bytes | None:
+    """A digest of a question; `None` for one that is no JSON, which the resolver is to refuse.
+
+    A question holds the arguments of a call: as a key they would be kept, and ten thousand large ones are a lot.
+    """
     try:
-        return json.dumps(input_data, sort_keys=True, allow_nan=False)
+        text = json.dumps(input_data, sort_keys=True, allow_nan=False)
     except (TypeError, ValueError, RecursionError):
         return None
+    return hashlib.sha256(text.encode("ascii")).digest()

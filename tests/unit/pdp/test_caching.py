@@ -74,3 +74,18 @@ async def test_questions_that_are_no_json_go_through(cpex_clock: FixedClock) -> 
 def test_limits_must_be_positive() -> None:
     with pytest.raises(ValueError, match="must be positive"):
         CachingResolver(Counting(PdpResult(True)), ttl_s=0)
+
+
+async def test_what_a_caller_does_to_an_answer_is_not_seen_by_the_next() -> None:
+    resolver = CachingResolver(Counting(PdpResult(True, context={"advice": ["mask"]})), ttl_s=60)
+    for _ in range(3):
+        result = await resolver.resolve({"subject": "ann"})
+        assert result.context == {"advice": ["mask"]}
+        result.context["advice"].append("leaked")
+
+
+async def test_no_question_is_kept(cpex_clock: FixedClock) -> None:
+    resolver = CachingResolver(Counting(PdpResult(True)), ttl_s=60)
+    await resolver.resolve({"args": {"password": "hunter2"}})
+    assert "hunter2" not in repr(vars(resolver))
+    assert (await resolver.resolve({"args": {"password": "hunter2"}})).from_cache
