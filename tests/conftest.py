@@ -1,7 +1,11 @@
-"""What all tests share: the mark that ties a test to a required behaviour, and patience with busy machines."""
+"""What all tests share: marks that tie them to required behaviours, notes of pages, patience with busy machines."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from typing import Any
+
+import doc_blocks
 import pytest
 from hypothesis import settings
 
@@ -15,3 +19,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "conformance(*ids): the test holds these behaviours of tests/conformance/manifest.yaml"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Fail a test that a page notes as checking a block, and that has not read the block."""
+    doc_blocks.READ.clear()
+    outcome = yield
+    file, _, name = item.nodeid.partition("::")
+    left = doc_blocks.unread((file, name.partition("[")[0]), one_page_at_a_time=hasattr(item, "callspec"))
+    assert left == [], "pages note these blocks as checked by this test, which has not read them"
+    return outcome

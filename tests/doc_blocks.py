@@ -7,7 +7,8 @@ comment on the line above its fence:
 - `<!-- checked by tests/x.py::test_y -->` where a test runs it in a way of its own,
 - `<!-- not run: REASON -->` where nothing can.
 
-`<!-- blocks checked by tests/x.py -->` says the former of all files of a page.
+`<!-- blocks checked by tests/x.py::test_y -->` says the former of all other files of a page. A test that a note names
+has to read the block from its page, by `noted` or `blocks`: `tests/conftest.py` fails it otherwise.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +34,10 @@ _FENCE = re.compile(
     r"^(?P<indent>[ \t]*)```(?P<language>\w+)(?: file=(?P<name>\S+))?\n(?P<code>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
-_OF_PAGE = re.compile(r"^<!-- blocks checked by (?P<test>\S+) -->$", re.MULTILINE)
-_OF_FOLDER = {"docs/adapters": "tests/docs/test_adapters.py"}
+_OF_PAGE = re.compile(r"^<!-- blocks checked by (?P<file>\S+\.py)::(?P<name>\w+) -->$", re.MULTILINE)
+_OF_FOLDER = {
+    "docs/adapters": ("tests/docs/test_adapters.py", "test_the_program_of_the_page_prints_what_the_page_says"),
+}
 """Folders of pages that all need something which is not installed beside the tests."""
 _CHECKED = re.compile(r"checked by (?P<test>\S+\.py)(?:::(?P<name>\w+))?\Z")
 _NOT_RUN = re.compile(r"not run: (?P<reason>\S.*)\Z")
@@ -100,16 +104,75 @@ def is_whole(code: str) -> bool:
     return isinstance(data, dict) and bool(data) and data.keys() <= Config.model_fields.keys() | IGNORED_KEYS
 
 
-def checker_of(page: str, text: str) -> str:
-    """The file of tests that runs a page's files in a way of its own; empty where none does."""
+def checker_of(page: str, text: str) -> tuple[str, str] | None:
+    """The test, by file and name, that runs a page's files in a way of its own; `None` where none does."""
     found = _OF_PAGE.search(text)
-    return found["test"] if found else _OF_FOLDER.get(page.rpartition("/")[0], "")
+    return (found["file"], found["name"]) if found else _OF_FOLDER.get(page.rpartition("/")[0])
 
 
-def blocks(page: str) -> dict[str, str]:
-    """`{file name: code}` for every named block of a page below `docs/`."""
-    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    return {fence.name: fence.code for fence in fences(text) if fence.name}
+READ: set[tuple[str, int]] = set()
+"""Blocks, by page and line, that the test which runs now has read."""
+
+
+class Blocks(dict[str, str]):
+    """`{file name: code}` of pages; notes what is read."""
+
+    def __init__(self, places: dict[str, tuple[str, Fence]]) -> None:
+        super().__init__({name: fence.code for name, (_, fence) in places.items()})
+        self.places = places
+
+    def __getitem__(self, name: str) -> str:
+        page, fence = self.places[name]
+        READ.add((page, fence.line))
+        return super().__getitem__(name)
+
+    def items(self) -> Any:
+        """All of them, which are read by that."""
+        return [(name, self[name]) for name in self]
+
+
+def blocks(page: str) -> Blocks:
+    """Every named block of a page below `docs/`."""
+    path = f"docs/{page}"
+    text = (ROOT / path).read_text(encoding="utf-8")
+    return Blocks({fence.name: (path, fence) for fence in fences(text) if fence.name})
+
+
+@cache
+def noted_blocks() -> dict[tuple[str, str], list[tuple[str, Fence]]]:
+    """What notes say: test, by file and name -> its blocks, each with its page."""
+    found: dict[tuple[str, str], list[tuple[str, Fence]]] = {}
+    for path in pages():
+        page, text = path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8")
+        for fence in fences(text):
+            test = fence.checked_by or (checker_of(page, text) if fence.name and not fence.noted else None)
+            if test is not None:
+                found.setdefault(test, []).append((page, fence))
+    return found
+
+
+def noted(page: str) -> list[str]:
+    """The blocks of a page that are noted as checked by the test that runs now."""
+    file, _, rest = os.environ["PYTEST_CURRENT_TEST"].partition("::")
+    mine = noted_blocks().get((file, re.split(r"[\[ ]", rest)[0]), [])
+    here = [fence for each, fence in mine if each == page]
+    assert here, f"{page} has no block that is noted as checked by this test"
+    READ.update((page, fence.line) for fence in here)
+    return [fence.code for fence in here]
+
+
+def unread(test: tuple[str, str], *, one_page_at_a_time: bool) -> list[str]:
+    """Blocks that are noted as checked by a test which has just run, and that it has not read.
+
+    Args:
+        one_page_at_a_time: Whether only pages count of which it has read something: one run of several.
+    """
+    mine = noted_blocks().get(test, [])
+    seen = {page for page, _ in READ}
+    counted = [(page, fence) for page, fence in mine if not one_page_at_a_time or page in seen]
+    if mine and not counted:
+        return ["any of its pages"]
+    return [f"{page}:{fence.line}" for page, fence in counted if (page, fence.line) not in READ]
 
 
 def lay_out(text: str, folder: Path) -> None:

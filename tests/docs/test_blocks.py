@@ -9,7 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from doc_blocks import ROOT, Fence, checker_of, fences, follow, is_whole, lay_out, pages, run
+from doc_blocks import (
+    READ,
+    ROOT,
+    Fence,
+    checker_of,
+    fences,
+    follow,
+    is_whole,
+    lay_out,
+    noted_blocks,
+    pages,
+    run,
+    unread,
+)
 
 from cpex.framework.loader.config import ConfigLoader
 from cpex.framework.loader.plugin import PluginLoader
@@ -98,30 +111,24 @@ def test_fences_in_lists_are_indented_as_the_site_needs_it() -> None:
     assert [page for page, text in TEXTS.items() if re.search(r"^(?: {1,3}| {5,})```", text, re.MULTILINE)] == []
 
 
-def notes() -> Iterator[tuple[str, str, str]]:
-    for page, text in TEXTS.items():
-        if checker := checker_of(page, text):
-            yield page, checker, ""
-        for fence in FENCES[page]:
-            if fence.checked_by:
-                yield page, *fence.checked_by
-
-
-def test_the_tests_that_notes_name_exist_and_read_the_page() -> None:
+def test_the_tests_that_notes_name_exist() -> None:
+    """That they read the blocks is what `tests/conftest.py` sees to, each time that one runs."""
     wrong = []
-    for page, file, name in set(notes()):
+    for file, name in noted_blocks():
         path = ROOT / file
-        source = path.read_text(encoding="utf-8") if path.is_file() else ""
-        functions = {
-            node.name
-            for node in ast.walk(ast.parse(source))
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        }
-        if not {Path(page).stem, Path(page).parent.name} & set(re.findall(r"\w+(?:-\w+)*", source)) or (
-            name and name not in functions
-        ):
-            wrong.append(f"{page}: {file}::{name}")
+        tree = ast.parse(path.read_text(encoding="utf-8")) if path.is_file() else ast.Module([], [])
+        if name not in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}:
+            wrong.append(f"{file}::{name}")
     assert sorted(wrong) == []
+
+
+def test_a_block_that_a_noted_test_does_not_read_is_told() -> None:
+    (test, ((page, fence),)) = next(each for each in noted_blocks().items() if len(each[1]) == 1)
+    READ.discard((page, fence.line))
+    assert unread(test, one_page_at_a_time=False) == [f"{page}:{fence.line}"]
+    assert unread(test, one_page_at_a_time=True) == ["any of its pages"]
+    READ.add((page, fence.line))
+    assert unread(test, one_page_at_a_time=False) == []
 
 
 @pytest.mark.parametrize(("page", "program"), list(programs()))

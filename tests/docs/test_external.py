@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import re
+from pathlib import Path
+from typing import Any
 
+import pytest
 import yaml
-from doc_blocks import ROOT
+from doc_blocks import noted
 
-from cpex.framework import MCPClientConfig
-
-PAGE = ROOT / "docs" / "reference" / "external.md"
+from cpex.framework import PluginConfig
 
 
-def test_the_sections_of_the_page_are_valid() -> None:
-    shown = re.findall(r"^```yaml\n(mcp:.*?)^```$", PAGE.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert len(shown) == 1
-    for each in shown:
-        MCPClientConfig.model_validate(yaml.safe_load(each)["mcp"])
+def test_the_sections_of_the_page_are_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sections: list[dict[str, Any]] = [yaml.safe_load(each) for each in noted("docs/reference/external.md")]
+    assert [list(each) for each in sections] == [["mcp"], ["grpc"], ["unix_socket"]]
+    # Files that the page names have to be there.
+    for name in sections[1]["grpc"]["tls"].values():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("-")
+    for section in sections:
+        config = PluginConfig.model_validate({"name": "p", "kind": "external", **section})
+        assert getattr(config, next(iter(section))) is not None

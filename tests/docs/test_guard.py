@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from typing import Any
 
-from doc_blocks import ROOT
+from doc_blocks import ROOT, noted
 from support import allow, manager_of, plugin
 
 from cpex.framework.guard import KINDS
 
 
 async def test_the_parts_of_programs_on_the_page_run() -> None:
-    text = (ROOT / "docs" / "guard.md").read_text(encoding="utf-8")
-    parts = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    parts = noted("docs/guard.md")
     manager = manager_of(plugin(allow))
     async with manager.request() as request:
         names: dict[str, Any] = {"manager": manager, "request": request, "search": search}

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from doc_blocks import ROOT, blocks
+from doc_blocks import ROOT, blocks, noted
 
 PAGE = (ROOT / "docs" / "operating" / "logs.md").read_text(encoding="utf-8")
 ALLOW = {
@@ -38,7 +38,7 @@ def run(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProc
 def test_the_program_of_the_page_prints_what_it_shows(folder: Path) -> None:
     (folder / "host.py").write_text(blocks("operating/logs.md")["host.py"])
     done = run(folder, "host.py")
-    shown = re.findall(r"^```json\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[0]
+    _, shown = noted("docs/operating/logs.md")
     assert done.stderr == ""
     # The moment is the system's.
     assert re.sub(r'"ts":"[^"]*"', '"ts":"2030-01-01T12:00:00.000Z"', done.stdout) == shown

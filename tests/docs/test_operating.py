@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from doc_blocks import ROOT
+from doc_blocks import ROOT, fences, is_whole, noted
 from prometheus_client import CollectorRegistry
 
 from cpex.builtins.observability._metric_set import Shape, metric_set
@@ -121,8 +121,9 @@ def test_the_page_tells_what_to_do_at_every_alert_and_names_panels_that_exist() 
 
 
 def test_the_configuration_of_the_page_can_be_started() -> None:
-    first, second = re.findall(r"^    ```yaml\n(.*?)^    ```$", PAGE, re.MULTILINE | re.DOTALL)
-    loaded = ConfigLoader.load_text(first.replace("\n    ", "\n").removeprefix("    "), file="page").config
+    first = next(fence.code for fence in fences(PAGE) if is_whole(fence.code))
+    (second,) = noted("docs/operating/metrics.md")
+    loaded = ConfigLoader.load_text(first, file="page").config
     metrics, latency = loaded.plugins or []
     MetricsPlugin(metrics)
     LatencyTrackerPlugin(latency)

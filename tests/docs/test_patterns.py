@@ -12,7 +12,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from doc_blocks import ROOT, blocks, is_whole
+from doc_blocks import ROOT, Blocks, blocks, is_whole
 
 from cpex.framework import (
     ConfigLoader,
@@ -29,12 +29,14 @@ from cpex.framework.errors import PluginLoadError
 
 CHAPTERS = sorted((ROOT / "docs" / "patterns").glob("*.md"))
 # The programs at the end of the chapters are run as those of all pages are.
-BLOCKS = {
-    name: code
-    for chapter in CHAPTERS
-    for name, code in blocks(f"patterns/{chapter.name}").items()
-    if not name.startswith(("main.", "plugins."))
-}
+BLOCKS = Blocks(
+    {
+        name: place
+        for chapter in CHAPTERS
+        for name, place in blocks(f"patterns/{chapter.name}").places.items()
+        if not name.startswith(("main.", "plugins."))
+    }
+)
 CARD = "4111 1111 1111 1111"
 
 
@@ -181,9 +183,10 @@ async def test_state_flows_from_the_pre_to_the_post_hook() -> None:
 
 @pytest.mark.parametrize("own", [False, True], ids=["built-in", "own module"])
 async def test_an_allow_list_denies_what_is_not_on_it(own: bool) -> None:
+    code = BLOCKS["allow_list.py"]
     if own:
         Path("mine").mkdir()
-        Path("mine/security.py").write_text(BLOCKS["allow_list.py"])
+        Path("mine/security.py").write_text(code)
     manager = await started(BLOCKS["allow_list.yaml"], **({"plugin_dirs": ["mine"]} if own else {}))
     context = GlobalContext(request_id="1")
     allowed, _ = await manager.invoke_hook("tool_pre_invoke", ToolPreInvokePayload(name="calculator"), context)

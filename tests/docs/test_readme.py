@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from doc_blocks import ROOT, fences, lay_out, run
+from doc_blocks import ROOT, lay_out, noted, run
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DEMO = ROOT / "examples" / "layered"
@@ -21,7 +21,7 @@ def ends_well(folder: Path, *words: str) -> None:
 def test_the_commands_of_the_readme_end_well(tmp_path: Path) -> None:
     lay_out(README, tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    (commands,) = [fence.code for fence in fences(README) if fence.code.startswith("cpex check")]
+    (commands,) = noted("README.md")
     for line in commands.splitlines():
         words = line.partition("#")[0].split()
         assert words.pop(0) == "cpex"
@@ -31,7 +31,7 @@ def test_the_commands_of_the_readme_end_well(tmp_path: Path) -> None:
 def test_the_demo_runs_over_the_recorded_stream(tmp_path: Path) -> None:
     """Its page, `examples/layered/README.md`, shows the command, and `make demo` runs it."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    (command,) = [fence.code for fence in fences((DEMO / "README.md").read_text(encoding="utf-8"))]
+    (command,) = noted("examples/layered/README.md")
     words = command.split()
     assert " ".join(words[:5]) in (ROOT / "Makefile").read_text(encoding="utf-8")
     ends_well(tmp_path, *words[1:])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from conformance.manifest import anchors
+from doc_blocks import noted
 from doc_pages import COMMAND, REFERENCE, SCHEMA, pages, schema_text, tables_of, up_to_date
 from pydantic import BaseModel
 from support import manager_of
@@ -79,7 +80,7 @@ def test_every_payload_and_reply_has_its_table() -> None:
 
 
 def test_the_handlers_that_are_shown_can_be_registered() -> None:
-    for block in code(REFERENCE / "hooks.md", "python"):
+    for block in noted("docs/reference/hooks.md"):
         names: dict[str, Any] = {}
         exec(block, names)
         config = PluginConfig(name="mail", kind="shown.Mail", hooks=["tool_pre_invoke", "mail_pre_send"])

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from doc_blocks import ROOT, blocks
+from doc_blocks import blocks, noted
 
 from cpex.framework import PluginResult
 from cpex.framework.models.mode import PluginMode
@@ -36,4 +36,4 @@ async def test_the_message_of_the_page_is_the_one_that_is_shown() -> None:
         result: PluginResult[object] = await harness.call("tool_pre_invoke")
     with pytest.raises(AssertionError) as caught:
         assert_denied(result, "NOT_ALLOWED")
-    assert f"```text\n{caught.value}\n```" in (ROOT / "docs" / PAGE).read_text(encoding="utf-8")
+    assert noted(f"docs/{PAGE}") == [f"{caught.value}\n"]

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+
+from doc_blocks import ROOT, noted
 
 from cpex.framework.errors import ConfigError
 from cpex.framework.loader.config import ConfigLoader
-
-ROOT = Path(__file__).parents[3]
 
 
 def test_every_code_of_a_fault_has_a_line_in_the_reference() -> None:
@@ -18,7 +17,6 @@ def test_every_code_of_a_fault_has_a_line_in_the_reference() -> None:
 
 
 def test_the_message_of_the_page_is_the_one_that_is_printed() -> None:
-    page = (ROOT / "docs" / "reference" / "config-errors.md").read_text(encoding="utf-8")
     plugin = "plugins:\n- name: pii-filter\n  kind: a.B\n  mode:   sequental\n"
     faults = ConfigLoader.check_text(plugin, file="plugins/config.yaml").faults
-    assert f"```text\n{ConfigError(faults)}\n```" in page
+    assert noted("docs/reference/config-errors.md") == [f"{ConfigError(faults)}\n"]

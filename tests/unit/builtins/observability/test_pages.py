@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from doc_blocks import blocks
+from doc_blocks import noted
 from http_receivers import receiving
 from prometheus_client import CollectorRegistry, generate_latest
 from pydantic import BaseModel
@@ -117,7 +117,7 @@ async def test_the_audit_page_shows_what_is_written(
                 ToolPreInvokePayload(name="search", args={"q": "weather"}),
                 GlobalContext(request_id="r1", user="ann", metadata={"session_id": "s1"}),
             )
-    sample = block("audit_log", "json")
+    (sample,) = noted("docs/plugins/audit_log.md")
     shown = {each["type"]: each for each in map(json.loads, sample.splitlines())}
     written = {each["type"]: each for each in map(json.loads, lines(tmp_path / "cpex-audit.jsonl"))}
     # A duration is real time, whatever the clock says.
@@ -146,7 +146,7 @@ async def test_the_page_of_the_webhook_shows_what_arrives(running: Any, allow_li
         async with running(allow_list, entry) as manager:
             await manager.invoke_hook("tool_pre_invoke", ToolPreInvokePayload(name="delete"), ANN)
         arrived = receiver.next()
-    shown = json.loads(block("webhook", "json"))
+    shown = json.loads(noted("docs/plugins/webhook.md")[0])
     assert list(map(without_durations, arrived.events)) == list(map(without_durations, shown["events"]))
     assert arrived.headers["webhook-signature"].startswith("v1,")
 
@@ -159,7 +159,7 @@ async def test_the_page_of_the_file_sink_shows_what_is_written(
         async with running(configured("file_sink")) as manager:
             await manager.invoke_hook("tool_pre_invoke", ToolPreInvokePayload(name="search"), ANN)
     (written,) = map(json.loads, lines(tmp_path / "cpex-events.jsonl"))
-    assert without_durations(written) == without_durations(json.loads(block("file_sink", "json")))
+    assert without_durations(written) == without_durations(json.loads(noted("docs/plugins/file_sink.md")[0]))
 
 
 async def test_the_page_of_the_latency_tracker_shows_what_is_scraped(running: Any, monkeypatch: Any) -> None:
@@ -172,7 +172,9 @@ async def test_the_page_of_the_latency_tracker_shows_what_is_scraped(running: An
             await manager.executor.drain()
             now.advance(2)
             await manager.invoke_hook("tool_post_invoke", ToolPostInvokePayload(name="search", result="ok"), ANN)
-    assert set(block("latency_tracker", "text").splitlines()) <= set(generate_latest(registry).decode().splitlines())
+    assert set(noted("docs/plugins/latency_tracker.md")[0].splitlines()) <= set(
+        generate_latest(registry).decode().splitlines()
+    )
 
 
 def test_the_page_of_the_tracer_shows_what_its_program_prints(tmp_path: Path) -> None:
@@ -180,17 +182,18 @@ def test_the_page_of_the_tracer_shows_what_its_program_prints(tmp_path: Path) ->
     plugin = {"name": "allow", "kind": "security.ToolAllowListPlugin", "hooks": ["tool_pre_invoke"]}
     config = {"plugins": [plugin | {"config": {"allowed_tools": ["search"]}}]}
     (tmp_path / "plugins.yaml").write_text(json.dumps(config))
-    (tmp_path / "live.py").write_text(blocks("plugins/request_tracer.md")["live.py"])
+    program, shown = noted("docs/plugins/request_tracer.md")
+    (tmp_path / "live.py").write_text(program)
     done = subprocess.run(
         [sys.executable, "live.py"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
-    assert (done.stdout, done.stderr) == (block("request_tracer", "text"), "")
+    assert (done.stdout, done.stderr) == (shown, "")
 
 
 def test_the_audit_page_shows_what_the_command_prints(tmp_path: Path) -> None:
     log = tmp_path / "cpex-audit.jsonl"
     log.write_text(block("audit_log", "json"))
-    sound, changed = re.findall(r"^```console\n(.*?)^```$", page("audit_log"), re.DOTALL | re.MULTILINE)
+    sound, changed = noted("docs/plugins/audit_log.md")
     assert run(sound, tmp_path) == 0
     log.write_text(log.read_text().replace('"user":"ann"', '"user":"bob"', 1))
     assert run(changed, tmp_path) == 6
