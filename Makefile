@@ -12,7 +12,7 @@ WORKERS ?= 2
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group test --group lint --group docs
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --editable . --group test --group lint --group docs
 	touch $@
 
 test: lint types unit  ## lint, strict types, and every test

@@ -1,7 +1,12 @@
-"""Wheels made by hand, so that pip can install something without an index and without building anything."""
+"""Wheels made by hand, so that pip can install something without an index and without building anything.
+
+Source: PEP 427.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,20 +16,36 @@ import cpex
 ROOT = Path(cpex.__file__).parent
 
 
-def make_wheel(folder: Path, name: str, version: str, files: Mapping[str, str | bytes]) -> Path:
-    """A wheel of some files, given by their path in it; it requires nothing."""
-    module = name.replace("-", "_")
-    info = f"{module}-{version}.dist-info"
-    metadata = {
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+def make_wheel(
+    folder: Path, name: str, version: str, files: Mapping[str, str | bytes], requires: tuple[str, ...] = ()
+) -> Path:
+    """A wheel of some files, given by their path in it.
+
+    Args:
+        folder: Made if it is not there.
+        requires: What it needs, as in `Requires-Dist`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stem = f"{name.replace('-', '_')}-{version}"
+    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}", *(f"Requires-Dist: {r}" for r in requires)]
+    written = {
+        **files,
+        f"{stem}.dist-info/METADATA": "\n".join(metadata) + "\n",
+        f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
     }
-    listed = "".join(f"{path},,\n" for path in [*files, *metadata, f"{info}/RECORD"])
-    path = folder / f"{module}-{version}-py3-none-any.whl"
+    record = "".join(_line_of_record(path, content) for path, content in written.items())
+    written[f"{stem}.dist-info/RECORD"] = record + f"{stem}.dist-info/RECORD,,\n"
+    path = folder / f"{stem}-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as wheel:
-        for member, content in {**files, **metadata, f"{info}/RECORD": listed}.items():
+        for member, content in written.items():
             wheel.writestr(member, content)
     return path
+
+
+def _line_of_record(path: str, content: str | bytes) -> str:
+    data = content.encode() if isinstance(content, str) else content
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    return f"{path},sha256={digest},{len(data)}\n"
 
 
 def wheel_of_this_package(folder: Path, version: str, more: Mapping[str, str] | None = None) -> Path:

@@ -1,16 +1,14 @@
 """A package index that tests run: the simple repository API in HTML and JSON, and the JSON API of projects.
 
-Source: Python Packaging User Guide, "Simple repository API"; PEP 427 for the wheels, which are made by hand.
+Source: Python Packaging User Guide, "Simple repository API".
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 import threading
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,29 +16,6 @@ from typing import Any
 from urllib.parse import unquote
 
 from packaging.utils import canonicalize_name, parse_wheel_filename
-
-
-def make_wheel(folder: Path, name: str, version: str, files: Mapping[str, str], requires: tuple[str, ...] = ()) -> Path:
-    """A wheel with these files, path in it -> text."""
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = f"{name.replace('-', '_')}-{version}"
-    metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}", *(f"Requires-Dist: {r}" for r in requires)]
-    written = {
-        **files,
-        f"{stem}.dist-info/METADATA": "\n".join(metadata) + "\n",
-        f"{stem}.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-    }
-    record = "".join(f"{path},sha256={_digest(text)},{len(text.encode())}\n" for path, text in written.items())
-    written[f"{stem}.dist-info/RECORD"] = record + f"{stem}.dist-info/RECORD,,\n"
-    wheel = folder / f"{stem}-py3-none-any.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for path, text in written.items():
-            archive.writestr(path, text)
-    return wheel
-
-
-def _digest(text: str) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
 
 
 class PackageIndex:

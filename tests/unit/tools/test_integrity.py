@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from package_index import PackageIndex, make_wheel, running_index
+from handmade_wheels import make_wheel
+from package_index import PackageIndex, running_index
 from redis_servers import free_port
 
 from cpex.tools.integrity import (
