@@ -68,7 +68,7 @@ def plugin_class_name(config: PluginConfig) -> str:
 
 
 def plugin_folder(config: PluginConfig, class_name: str, plugin_dirs: Sequence[str]) -> Path:
-    """`<folder of plugin_dirs>/<first part of the class name>`: where it exists, else in the first folder.
+    """`<folder of plugin_dirs>/<first part of the class name>`: where it exists, else in the first folder. Absolute.
 
     Raises:
         PluginError: There is no folder.
@@ -76,7 +76,8 @@ def plugin_folder(config: PluginConfig, class_name: str, plugin_dirs: Sequence[s
     if not plugin_dirs:
         raise refusal(config.name, "`plugin_dirs` of the configuration names no folder that exists; add one")
     package = class_name.partition(".")[0]
-    folders = [Path(entry).expanduser() / package for entry in plugin_dirs]
+    # pip and the worker run in other working directories.
+    folders = [Path(entry).expanduser().absolute() / package for entry in plugin_dirs]
     return next((folder for folder in folders if folder.is_dir()), folders[0])
 
 

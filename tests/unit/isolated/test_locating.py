@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from isolated_environments import ready
 
 from cpex.framework import GlobalContext, PluginConfig, PluginContext, PluginError, ToolPreInvokePayload
 from cpex.framework.errors import PluginTimeoutError
@@ -35,6 +36,21 @@ def test_the_first_part_of_the_class_name_is_the_folder(tmp_path: Path) -> None:
     assert plugin.cache_dir == tmp_path / "one" / "pkg" / ".cpex" / "venv_cache"
     assert plugin.plugin_path.is_dir()
     assert (plugin.comm, plugin.implementation) == (None, "Python")
+
+
+async def test_with_a_relative_folder_pip_is_found_from_where_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It runs beside the requirements file, from where a path relative to the host's working directory leads nowhere."""
+    package = tmp_path / "plugins" / "pkg"
+    package.mkdir(parents=True)
+    (package / "requirements.txt").write_text("# nothing\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    plugin = IsolatedVenvPlugin(config(requirements_file="requirements.txt"), ["plugins"])
+    assert (plugin.plugin_path, plugin.plugin_dirs) == (package, ["plugins"])
+    ready(plugin.config, tmp_path / "plugins")
+    async with asyncio.timeout(60):
+        await plugin._environment().install()
 
 
 @pytest.mark.conformance("V2")
