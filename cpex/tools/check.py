@@ -90,7 +90,7 @@ def _plugin_faults(loaded: LoadedConfig) -> tuple[Fault, ...]:
     from cpex.framework.loader.plugin import PluginLoader
     from cpex.framework.loader.trial import find_plugin_faults
 
-    loader = PluginLoader()
+    loader = PluginLoader(trial=True)
     loader.append_to_search_path(loaded.config.plugin_dirs, base=loaded.file)
     return find_plugin_faults(loaded, loader)
 

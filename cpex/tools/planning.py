@@ -11,7 +11,7 @@ from cpex.framework.errors import ConfigError
 from cpex.framework.loader.config import ConfigLoader, LoadedConfig
 from cpex.framework.loader.kinds import transport_of
 from cpex.framework.loader.plugin import PluginLoader
-from cpex.framework.loader.trial import find_plugin_faults
+from cpex.framework.loader.trial import find_plugin_faults, without_bytecode
 from cpex.framework.manager import DEFAULT_PLUGIN_TIMEOUT
 from cpex.framework.models.config import PluginCondition, PluginConfig
 from cpex.framework.models.mode import PluginMode
@@ -76,11 +76,12 @@ def load_plan(file: str, *, imports: bool = True) -> Plan:
         ConfigError: It has faults, or plugins that cannot be constructed; all of them are listed.
     """
     loaded = ConfigLoader.load(file)
-    loader = PluginLoader() if imports else None
+    loader = PluginLoader(trial=True) if imports else None
     if loader is not None:
         loader.append_to_search_path(loaded.config.plugin_dirs, base=file)
     try:
-        hooks = compile_hooks(loaded, loader)
+        with without_bytecode():
+            hooks = compile_hooks(loaded, loader)
     # Plugin boundary: importing and constructing runs their code. The trial tells all that fail, with their places.
     except Exception:
         faults = find_plugin_faults(loaded, loader) if loader is not None else ()

@@ -54,7 +54,7 @@ class IsolatedVenvPlugin(Plugin):
 
     Attributes:
         plugin_dirs: Folders with plugin code.
-        plugin_path: The plugin's own folder; made if it is not there.
+        plugin_path: The plugin's own folder.
         cache_dir: Where the record of the environment lies.
         comm: The way to the worker; `None` before `initialize`.
         implementation: Always `Python`.
@@ -63,8 +63,11 @@ class IsolatedVenvPlugin(Plugin):
     default_initialize_timeout_s = START_TIMEOUT_S
     settings_model = IsolatedSettings
 
-    def __init__(self, config: PluginConfig, plugin_dirs: Sequence[str]) -> None:
+    def __init__(self, config: PluginConfig, plugin_dirs: Sequence[str], *, make_folder: bool = True) -> None:
         """Find the plugin's folder. Nothing is built or started.
+
+        Args:
+            make_folder: Make it if it is not there: installers put the plugin's manifest there before the start.
 
         Raises:
             PluginError: The configuration names no class, no folder, or a requirements file outside of its folder.
@@ -76,7 +79,8 @@ class IsolatedVenvPlugin(Plugin):
         self.class_name = plugin_class_name(config)
         self._settings = IsolatedSettings.model_validate(config.config)
         self.plugin_path = plugin_folder(config, self.class_name, self.plugin_dirs)
-        self.plugin_path.mkdir(parents=True, exist_ok=True)
+        if make_folder:
+            self.plugin_path.mkdir(parents=True, exist_ok=True)
         self.cache_dir = self.plugin_path / ".cpex" / "venv_cache"
         requirements_of(config, self.plugin_path)
         self.comm: VenvProcessCommunicator | None = None

@@ -41,7 +41,13 @@ class PluginLoader:
         plugin_dirs: Folders of the configuration that are searched before everything else, as absolute paths.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, trial: bool = False) -> None:
+        """Set up an empty search path.
+
+        Args:
+            trial: Plugins are made to see whether they can be, and the loader writes nothing for them.
+        """
+        self._trial = trial
         self._plugin_types: dict[str, type[Plugin]] = {}
         self.plugin_dirs: list[str] = []
 
@@ -109,8 +115,9 @@ class PluginLoader:
         """
         cls = self.resolve(config)
         if config.kind == "isolated_venv":
+            more = {"make_folder": False} if self._trial else {}
             # mypy: the class of this transport takes the folders as well; it is known by its kind only.
-            return cls(config.private_copy(), list(self.plugin_dirs))  # type: ignore[arg-type]
+            return cls(config.private_copy(), list(self.plugin_dirs), **more)  # type: ignore[arg-type]
         return cls(config.private_copy())
 
     async def load_and_instantiate_plugin(self, config: PluginConfig) -> Plugin | None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
+from collections.abc import Iterator
+
 from pydantic import ValidationError
 
 from cpex.framework.base import HookRef, PluginRef
@@ -14,7 +18,7 @@ from cpex.framework.loader.schema import report_refused_values
 from cpex.framework.models.config import PluginConfig
 from cpex.framework.models.mode import PluginMode
 
-__all__ = ["find_plugin_faults"]
+__all__ = ["find_plugin_faults", "without_bytecode"]
 
 
 def find_plugin_faults(loaded: LoadedConfig, loader: PluginLoader) -> tuple[Fault, ...]:
@@ -24,13 +28,24 @@ def find_plugin_faults(loaded: LoadedConfig, loader: PluginLoader) -> tuple[Faul
     hooks of plugins that run elsewhere are known only once they are connected, and are not looked at.
 
     Args:
-        loader: Its search path must be set.
+        loader: Made for trial; its search path must be set.
     """
     findings = Findings(loaded.file)
-    for index, config in enumerate(loaded.config.plugins or ()):
-        if config.mode is not PluginMode.DISABLED:
-            _try_plugin(loaded, loader, config, ("plugins", index), findings)
+    with without_bytecode():
+        for index, config in enumerate(loaded.config.plugins or ()):
+            if config.mode is not PluginMode.DISABLED:
+                _try_plugin(loaded, loader, config, ("plugins", index), findings)
     return findings.faults
+
+
+@contextlib.contextmanager
+def without_bytecode() -> Iterator[None]:
+    """Import without writing `__pycache__`: what only looks leaves the folders of plugins as they are."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def _try_plugin(

@@ -41,7 +41,7 @@ def test_the_first_part_of_the_class_name_is_the_folder(tmp_path: Path) -> None:
 async def test_with_a_relative_folder_pip_is_found_from_where_it_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It runs beside the requirements file, from where a path relative to the host's working directory leads nowhere."""
+    """It runs beside the requirements file, where a path relative to the host's working directory leads nowhere."""
     package = tmp_path / "plugins" / "pkg"
     package.mkdir(parents=True)
     (package / "requirements.txt").write_text("# nothing\n", encoding="utf-8")

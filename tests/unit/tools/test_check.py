@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +87,26 @@ def test_the_document_has_the_parts_of_every_message(plugins: Path) -> None:
         "help": "remove it, or use `mode: sequential`; failures of audit plugins are recorded and logged",
     }
     assert second["faults"][0]["code"] == "config-file-not-found"
+
+
+@pytest.mark.parametrize("command", ["check", "plan"])
+def test_what_only_looks_writes_nothing(tmp_path: Path, command: str) -> None:
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "mine.py").write_text("from cpex.framework import Plugin\n\n\nclass Mine(Plugin): ...\n")
+    isolated = "{name: i, kind: isolated_venv, hooks: [tool_pre_invoke], config: {class_name: apart.mod.Cls}}"
+    (tmp_path / "c.yaml").write_text(
+        f"plugin_dirs: [plugins]\nplugins:\n  - {{name: m, kind: mine.Mine}}\n  - {isolated}\n"
+    )
+    before = sorted(tmp_path.rglob("*"))
+    variables = {name: text for name, text in os.environ.items() if not name.startswith(("PYTHON", "PLUGINS_"))}
+    done = subprocess.run(
+        [sys.executable, "-m", "cpex.tools.cli", command, str(tmp_path / "c.yaml")],
+        env=variables,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
