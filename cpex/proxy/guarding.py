@@ -131,7 +131,7 @@ class Guarding:
             operation.failed(error)
             request.close(error)
             raise
-        answer = result if after is result else cast("dict[str, Any]", _plain(after, method))
+        answer = result if after is result else {**_of_the_wire(result), **_plain(after, method)}
         return _private(answer) if request.guards(guarded.kind) else answer
 
     def kept_private(self, hook: str, page: dict[str, Any]) -> dict[str, Any]:
@@ -215,6 +215,11 @@ def _kept_open(operation: Operation, result: dict[str, Any], *, guarded: bool) -
         raise AnswerError.of(INTERNAL, text)
     operation.failed(asyncio.CancelledError())
     return result
+
+
+def _of_the_wire(result: dict[str, Any]) -> dict[str, Any]:
+    """What newer versions require beside the content, and a plugin that makes a result anew knows nothing of."""
+    return {key: result[key] for key in ("resultType", "ttlMs", "cacheScope") if key in result}
 
 
 def _private(result: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from starlette.responses import JSONResponse, Response
 
 from cpex.framework.clock import monotonic
 from cpex.framework.external.mcp.messages import parsed
-from cpex.proxy.eras import DISCOVER, renamed, subscribed
+from cpex.proxy.eras import DISCOVER, LISTEN, renamed, subscribed
 from cpex.proxy.errors import CONNECTION_CLOSED, INVALID_REQUEST, METHOD_NOT_FOUND, TIMED_OUT
 from cpex.proxy.line import progress_token
 from cpex.proxy.port import Connection, Message, RequestId, id_of, written
@@ -72,6 +72,7 @@ class _Exchange:
     id: RequestId
     token: RequestId | None
     headers: Mapping[str, str]
+    method: str
     messages: asyncio.Queue[Message] = field(default_factory=asyncio.Queue)
 
     def put(self, message: Message) -> None:
@@ -146,6 +147,11 @@ class ModernClients:
         if self._hub is not None:
             self._hub.end_when_quiet()
 
+    def end_streams(self) -> None:
+        """End the subscriptions."""
+        if self._hub is not None:
+            self._hub.end_streams()
+
     async def close(self) -> None:
         """End what is under way."""
         if self._hub is not None:
@@ -176,10 +182,17 @@ class _Hub:
         self.is_over = True
         if self._idle is not None:
             self._idle.cancel()
-        text = "the connection to the server has ended; ask again"
-        for exchange in self._exchanges.values():
+        self._end(list(self._exchanges.values()), "the connection to the server has ended; ask again")
+
+    def end_streams(self) -> None:
+        """End the subscriptions."""
+        kept = [exchange for exchange in self._exchanges.values() if exchange.method == LISTEN]
+        self._end(kept, "the proxy is being stopped")
+
+    def _end(self, exchanges: list[_Exchange], text: str) -> None:
+        for exchange in exchanges:
+            self._cancel(exchange.own)
             exchange.put({"jsonrpc": "2.0", "error": {"code": CONNECTION_CLOSED, "message": text}})
-        self._exchanges.clear()
 
     @contextlib.contextmanager
     def asking(self, message: Message, headers: Mapping[str, str]) -> Iterator[_Exchange]:
@@ -189,7 +202,7 @@ class _Hub:
         params = message["params"]
         if token is not None:
             params = {**params, "_meta": {**params["_meta"], "progressToken": own}}
-        exchange = self._exchanges[own] = _Exchange(own, message["id"], token, headers)
+        exchange = self._exchanges[own] = _Exchange(own, message["id"], token, headers, message["method"])
         if self._idle is not None:
             self._idle.cancel()
         self._incoming.put_nowait({**message, "id": own, "params": params})
@@ -244,9 +257,8 @@ class _Hub:
             del self._exchanges[exchange.own]
         elif exchange.messages.qsize() >= _UNREAD:
             logger.warning("A client over HTTP does not read what it asked for; its request is ended")
-            self._cancel(exchange.own)
-            text = f"{_UNREAD} messages about the request were not read; it was ended"
-            message = {"jsonrpc": "2.0", "error": {"code": CONNECTION_CLOSED, "message": text}}
+            self._end([exchange], f"{_UNREAD} messages about the request were not read; it was ended")
+            return
         exchange.put(message)
 
     def _owner(self, message: Message) -> RequestId | None:

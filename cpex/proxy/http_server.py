@@ -75,9 +75,14 @@ async def serve_clients(host: str, port: int, run_session: RunSession, run_witho
         # Whoever reads the next line may connect: the kernel keeps them until the web server has started.
         listener.listen(BACKLOG)
         logger.info("The proxy listens on http://%s:%d%s", host, listener.getsockname()[1], PATH)
+        serving = asyncio.create_task(run_servers([made_server(app, listener)]))
         try:
-            await run_servers([made_server(app, listener)])
+            await asyncio.shield(serving)
         finally:
+            # Calls get the server's seconds of grace; streams on which nothing is called would use them up.
+            sessions.end_streams()
+            serving.cancel()
+            await asyncio.wait([serving])
             await sessions.close()
 
 
@@ -138,20 +143,22 @@ class _Sessions:
         try:
             async with transport.connect() as (incoming, outgoing):
                 session.ready.set()
-                with transport.idle_scope or contextlib.nullcontext():
-                    # Whoever asks while it is taken down is told that there is no such session, and begins anew.
-                    await self._run_session(_HttpClient(incoming, outgoing), lambda: self._closed(id))
-                # Its servers have ended: whoever has asked is told so before the streams are closed.
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(FAREWELL_S):
-                        await session.answered.wait()
+                try:
+                    with transport.idle_scope or contextlib.nullcontext():
+                        # Whoever asks while it is taken down is told that there is no such session, and begins anew.
+                        await self._run_session(_HttpClient(incoming, outgoing), lambda: self._closed(id))
+                    # Its servers have ended: whoever has asked is told so before the streams are closed.
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(FAREWELL_S):
+                            await session.answered.wait()
+                finally:
+                    with anyio.CancelScope(shield=True):
+                        await transport.terminate()
         except Exception:
             logger.exception("A session of the proxy failed")
         finally:
             session.ready.set()
             self._closed(id)
-            with anyio.CancelScope(shield=True):
-                await transport.terminate()
 
     def _closed(self, id: str) -> None:
         self._open.pop(id, None)
@@ -161,6 +168,10 @@ class _Sessions:
         if session is not None and session.task is not None:
             session.task.cancel()
             await asyncio.wait([session.task])
+
+    def end_streams(self) -> None:
+        """End the streams that are open for whatever a server might say."""
+        self._modern.end_streams()
 
     async def close(self) -> None:
         """End every session."""

@@ -20,6 +20,8 @@ from integration.proxy.test_faults import BREAKING
 from integration.proxy.test_http import everything_over_http, listening, running
 from integration.proxy.test_lists import CATALOGUE, behind, catalogue_over_http
 from integration.proxy.test_peers import ACCEPT, WAYS, children
+from integration.proxy.test_rewrites import PLUGIN as CHANGING
+from integration.proxy.test_rewrites import TYPED
 from mcp import StdioServerParameters
 from mcp.client import Client
 from mcp.server.subscriptions import SUBSCRIPTION_ID_META_KEY
@@ -312,3 +314,39 @@ def test_words_of_the_wire_are_those_of_the_sdk() -> None:
     assert eras.PROTOCOL_VERSION == types.PROTOCOL_VERSION_META_KEY
     assert eras.CLIENT_INFO == types.CLIENT_INFO_META_KEY
     assert eras.SUBSCRIPTION == SUBSCRIPTION_ID_META_KEY
+
+
+async def test_a_stopped_proxy_does_not_wait_for_subscriptions(tmp_path: Path) -> None:
+    port = free_port()
+    command = listening(plugins(tmp_path), "--", *CATALOGUE, "pipes", port=port)
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        running(command, "The proxy listens") as proxy,
+        httpx2.AsyncClient(timeout=TIMEOUT_S) as http,
+    ):
+        client = Bare(f"http://127.0.0.1:{port}/mcp", http)
+        listen = asyncio.create_task(client.ask("subscriptions/listen", notifications={"toolsListChanged": True}))
+        call = asyncio.create_task(client.ask("tools/call", name="hang", arguments={}))
+        await client.ask("tools/call", name="heard", arguments={"begun": 1})
+        proxy.terminate()
+        # The call has seconds of grace, which the stream does not wait for.
+        done, _ = await asyncio.wait([listen, call], return_when=asyncio.FIRST_COMPLETED)
+        assert done == {listen}
+        assert "the proxy is being stopped" in listen.result().text
+        await asyncio.wait([call])
+
+
+TYPED_AND_COMMON = (
+    f"name: typed, kind: changing.Typed, hooks: {TYPED}",
+    "name: common, kind: changing.Common, hooks: [cmf.tool_post_invoke, cmf.resource_post_fetch]",
+)
+
+
+@pytest.mark.parametrize("entry", TYPED_AND_COMMON)
+async def test_results_that_plugins_made_anew_are_whole_in_this_version(entry: str, tmp_path: Path) -> None:
+    (tmp_path / "changing.py").write_text(CHANGING, encoding="utf-8")
+    config = plugins(tmp_path, f"plugin_dirs: [{tmp_path}]\nplugins:\n  - {{{entry}, mode: sequential}}\n")
+    async with served("http", "pipes", config) as proxy, client_at(proxy) as client:
+        assert "after" in (await client.call_tool("tool-01", {})).content[0].text  # type: ignore[union-attr]
+        assert (await client.read_resource("shelf://one/01")).contents[0].text in ("(typed)", "(common)")  # type: ignore[union-attr]
+        assert (await client.get_prompt("prompt-01")).messages
