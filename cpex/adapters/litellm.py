@@ -42,11 +42,12 @@ _WORDS = ("role", "content", "tool_calls", "reasoning_content")
 class GuardGuardrail(CustomGuardrail):  # type: ignore[misc]
     """A guardrail whose `pre_call` is `cmf.llm_input` and whose `post_call` is `cmf.llm_output`.
 
-        litellm.callbacks = [GuardGuardrail(manager)]
-        await litellm.acompletion(model=..., messages=..., guardrails=["cpex"])
+        litellm.callbacks = [GuardGuardrail(manager, default_on=True)]
+        await litellm.acompletion(model=..., messages=...)
 
-    A denial is a `GuardrailRaisedException`. So is everything that plugins for `cmf.llm_output` could not see: streams,
-    and calls that are no chat completions.
+    Without `default_on` it stands around calls that name it: `guardrails=["cpex"]`. A denial is a
+    `GuardrailRaisedException`. So is everything that plugins for `cmf.llm_output` could not see: streams, and calls
+    that are no chat completions.
     """
 
     def __init__(
@@ -121,6 +122,22 @@ class GuardGuardrail(CustomGuardrail):  # type: ignore[misc]
             if (told := self._told(error, data)) is error:
                 raise
             raise told from error
+
+    async def async_pre_call_deployment_hook(self, kwargs: Any, call_type: Any) -> Any:
+        """Judge what is asked through the SDK; with `default_on`, also where the call does not name the guardrail."""
+        if not self._stands_by_default(kwargs):
+            return await super().async_pre_call_deployment_hook(kwargs, call_type)
+        return await self.async_pre_call_hook(None, None, kwargs, call_type)
+
+    async def async_post_call_success_deployment_hook(self, request_data: Any, response: Any, call_type: Any) -> Any:
+        """Judge what was answered through the SDK; as the hook before."""
+        if not self._stands_by_default(request_data):
+            return await super().async_post_call_success_deployment_hook(request_data, response, call_type)
+        return await self.async_post_call_success_hook(request_data, None, response)
+
+    def _stands_by_default(self, data: Any) -> bool:
+        # The proxy calls for its guardrails itself, and LiteLLM for those that a call names.
+        return self.default_on is True and not data.get("guardrails") and not data.get("proxy_server_request")
 
     async def async_log_failure_event(self, kwargs: Any, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """Forget a call that the provider did not answer."""

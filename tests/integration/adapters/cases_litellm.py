@@ -126,10 +126,32 @@ async def test_answers_that_are_no_chat_completions_are_denied() -> None:
         )
 
 
-async def test_what_litellm_itself_lets_past_its_guardrails_is_what_the_page_says() -> None:
-    guard(plugin(deny, hooks=[INPUT]), default_on=True)
+async def test_by_default_it_stands_around_calls_that_do_not_name_it() -> None:
+    guard(plugin(mask, hooks=[INPUT, OUTPUT]), default_on=True)
     messages = [{"role": "user", "content": "hi"}]
+    answer = await litellm.acompletion(model="gpt-4o", messages=messages, mock_response="my secret")
+    assert answer.choices[0].message.content == "my ***"
+    assert (await ask(answer="my secret")).choices[0].message.content == "my ***"
+    guard(plugin(deny, hooks=[INPUT]), default_on=True)
+    with pytest.raises(GuardrailRaisedException, match=r"denied: because \(NO\)"):
+        await litellm.acompletion(model="gpt-4o", messages=messages, mock_response="hello")
+
+
+async def test_by_default_each_call_is_judged_once() -> None:
+    seen: list[Any] = []
+    guard(plugin(keeping(seen), hooks=[INPUT, OUTPUT]), default_on=True)
+    router = litellm.Router(
+        model_list=[{"model_name": "house", "litellm_params": {"model": "gpt-4o", "mock_response": "hello"}}]
+    )
+    await router.acompletion(model="house", messages=[{"role": "user", "content": "hi"}])
+    assert [(hook, text) for hook, _, text in seen] == [("llm_input", "hi"), ("llm_output", "hello")]
+
+
+async def test_what_litellm_itself_lets_past_its_guardrails_is_what_the_page_says() -> None:
+    messages = [{"role": "user", "content": "hi"}]
+    guard(plugin(deny, hooks=[INPUT]))
     unnamed = await litellm.acompletion(model="gpt-4o", messages=messages, mock_response="hello")
+    guard(plugin(deny, hooks=[INPUT]), default_on=True)
     waiting = litellm.completion(model="gpt-4o", messages=messages, mock_response="hello", guardrails=["cpex"])
     assert [each.choices[0].message.content for each in (unnamed, waiting)] == ["hello", "hello"]
 
