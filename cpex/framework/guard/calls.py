@@ -10,7 +10,7 @@ from typing import Any
 from cpex.framework.errors import GuardError
 from cpex.framework.utils import StructuredData
 
-__all__ = ["Resolve", "agent_call", "awaited", "performer"]
+__all__ = ["AGENT_SETTINGS", "Resolve", "agent_call", "awaited", "performer"]
 
 Resolve = Callable[[str], Callable[..., Any]]
 """Finds what performs an operation of another name, when a plugin rewrote the name."""
@@ -50,7 +50,8 @@ def performer(
     return perform
 
 
-_AGENT_SETTINGS = ("tools", "model", "system_prompt", "parameters")
+AGENT_SETTINGS = ("tools", "model", "system_prompt", "parameters")
+"""What plugins see of an agent beside its messages."""
 
 
 def agent_call(
@@ -67,7 +68,7 @@ def agent_call(
         # Dicts were made readable by attribute for the plugins; the host gets dicts.
         as_dicts = any(isinstance(each, Mapping) for each in messages)
         told = [each.model_dump() if as_dicts and isinstance(each, StructuredData) else each for each in ready.messages]
-        values = {name: getattr(ready, name) for name in _AGENT_SETTINGS}
+        values = {name: getattr(ready, name) for name in AGENT_SETTINGS}
         return (told,), {name: value for name, value in values.items() if name in settings or value}
 
     return arguments

@@ -8,18 +8,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from cpex.framework.errors import GuardError
+from cpex.framework.guard.calls import AGENT_SETTINGS
 from cpex.framework.guard.facts import Guarded
 from cpex.framework.guard.ledger import Coverage, Ledger
 from cpex.framework.guard.operation import current_operation
-from cpex.framework.guard.operations import PROMPT, TOOL, Kind
+from cpex.framework.guard.operations import AGENT, MODEL, PROMPT, RESOURCE, TOOL, Kind
 from cpex.framework.guard.request import Request, current_request
 from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 
-__all__ = ["Arguments", "covered", "guarded"]
+__all__ = ["Arguments", "Call", "covered", "guarded"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD)
-_CALLS: Mapping[str, str] = {TOOL.name: "call_tool", PROMPT.name: "get_prompt"}
 
 
 class Arguments:
@@ -47,6 +47,11 @@ class Arguments:
                     "see it; make it an ordinary argument"
                 )
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the arguments that plugins see; of those that take any name, their own."""
+        return [name for name in self._signature.parameters if name != self._owner]
+
     def split(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The object that a method belongs to, and the arguments that plugins see, both by name.
 
@@ -61,6 +66,69 @@ class Arguments:
         return owner, named
 
 
+class Call:
+    """How a call of a decorated function becomes a call of a request, or of one without an event loop."""
+
+    def __init__(self, function: Callable[..., Any], kind: Kind, name: str | None) -> None:
+        """Look at the signature.
+
+        Raises:
+            TypeError: The function does not fit the kind; see `guarded`.
+        """
+        if kind not in _METHODS:
+            named = ", ".join(each.name for each in _METHODS)
+            raise TypeError(f"functions can be guarded as {named}, not as {kind.name}")
+        self.name = name or function.__name__
+        self._function = function
+        self._arguments = Arguments(function)
+        self._method = _METHODS[kind]
+        self._is_named = kind in (TOOL, PROMPT, AGENT)
+        self._first: str | None = None
+        if kind in _BESIDE:
+            self._first = self._only_first(kind, _BESIDE[kind])
+
+    def _only_first(self, kind: Kind, beside: frozenset[str]) -> str:
+        """The argument that flows."""
+        names = self._arguments.names
+        if names and beside.issuperset(names[1:]):
+            return names[0]
+        others = f", and beside it any of {', '.join(sorted(beside))}" if beside else " alone"
+        raise TypeError(
+            f"`{self._function.__qualname__}` cannot be guarded as {kind.name}: it must take {_TAKES[kind]} as its "
+            f"first argument{others}"
+        )
+
+    def within(self, request: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the request's own method.
+
+        Raises:
+            TypeError: The call does not fit the signature.
+        """
+        owner, named = self._arguments.split(args, kwargs)
+        perform = functools.partial(self._function, **owner) if owner else self._function
+        method, name = getattr(request, self._method), [self.name] if self._is_named else []
+        if (first := self._first) is None:
+            return method(*name, named, perform)
+        given = named.pop(first)
+
+        def operate(ready: Any, **settings: Any) -> Any:
+            return perform(**{first: ready}, **settings)
+
+        return method(*name, given, operate, **named)
+
+
+_METHODS: Mapping[Kind, str] = {
+    TOOL: "call_tool",
+    PROMPT: "get_prompt",
+    RESOURCE: "read_resource",
+    AGENT: "call_agent",
+    MODEL: "call_model",
+}
+_BESIDE: Mapping[Kind, frozenset[str]] = {RESOURCE: frozenset(), AGENT: frozenset(AGENT_SETTINGS), MODEL: frozenset()}
+"""Kinds whose first argument is what flows, and what may stand beside it."""
+_TAKES: Mapping[Kind, str] = {RESOURCE: "an address", AGENT: "messages", MODEL: "messages"}
+
+
 def guarded(
     manager: Guarded | None = None, kind: Kind = TOOL, *, name: str | None = None
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -73,33 +141,30 @@ def guarded(
 
     Args:
         manager: Without it a call outside of a request is an error.
-        kind: `TOOL` or `PROMPT`.
+        kind: `TOOL` or `PROMPT`, for functions of any arguments; `RESOURCE`, for one that takes an address; `AGENT`,
+            for one that takes messages and perhaps `tools`, `model`, `system_prompt` and `parameters`; `MODEL`, for one
+            that takes messages of the common format.
         name: What plugins know it by; the function's name unless given.
 
     Raises:
-        TypeError: The kind has no arguments by name, one of the function's has none, or it is a generator.
+        TypeError: The function does not fit the kind, one of its arguments has no name, or it is a generator.
     """
-    if kind.name not in _CALLS:
-        raise TypeError(f"functions can be guarded as {' or '.join(_CALLS)}, not as {kind.name}")
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        arguments = Arguments(function)
-        known_as = name or function.__name__
+        bound = Call(function, kind, name)
 
         @functools.wraps(function)
         async def call(*args: Any, **kwargs: Any) -> Any:
-            owner, named = arguments.split(args, kwargs)
-            perform = functools.partial(function, **owner) if owner else function
             request = current_request.get()
             if request is not None:
-                return await getattr(request, _CALLS[kind.name])(known_as, named, perform)
+                return await bound.within(request, args, kwargs)
             if manager is None:
                 raise GuardError(
-                    f"`{known_as}` was called outside of a request, so nothing would guard it; call it within "
+                    f"`{bound.name}` was called outside of a request, so nothing would guard it; call it within "
                     "`async with manager.request(...)`, or decorate it with `@guarded(manager)`"
                 )
             async with Request(manager) as own:
-                return await getattr(own, _CALLS[kind.name])(known_as, named, perform)
+                return await bound.within(own, args, kwargs)
 
         return call
 

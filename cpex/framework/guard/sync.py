@@ -15,10 +15,10 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from cpex.framework.errors import GuardError
-from cpex.framework.guard.decorator import Arguments
+from cpex.framework.guard.decorator import Call
 from cpex.framework.guard.errand import JOIN_S, Errand
 from cpex.framework.guard.facts import RequestFacts
-from cpex.framework.guard.operations import Kind
+from cpex.framework.guard.operations import TOOL, Kind
 from cpex.framework.guard.request import Request
 
 if TYPE_CHECKING:
@@ -88,24 +88,23 @@ class SyncGuard:
         """Open a request; see `PluginManager.request`."""
         return SyncRequest(self, self.manager.request(**facts))
 
-    def guarded(self, *, name: str | None = None) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        """Make a tool that is called through the guard; see `cpex.framework.guard.decorator.guarded`.
+    def guarded(
+        self, kind: Kind = TOOL, *, name: str | None = None
+    ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Make a function that is called through the guard; see `cpex.framework.guard.decorator.guarded`.
 
         It runs in the request that is open in the caller's context, else in one of its own.
         """
 
         def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-            arguments = Arguments(function)
-            known_as = name or function.__name__
+            bound = Call(function, kind, name)
 
             @functools.wraps(function)
             def call(*args: Any, **kwargs: Any) -> Any:
-                owner, named = arguments.split(args, kwargs)
-                perform = functools.partial(function, **owner) if owner else function
                 if (request := current_sync_request.get()) is not None:
-                    return request.call_tool(known_as, named, perform)
+                    return bound.within(request, args, kwargs)
                 with self.request() as own:
-                    return own.call_tool(known_as, named, perform)
+                    return bound.within(own, args, kwargs)
 
             return call
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from support import allow, deny, manager_of, other_tasks, plugin
 
+from cpex.framework.cmf.message import Message, Role, TextContent
 from cpex.framework.errors import CoverageError, GuardError, PluginViolationError
-from cpex.framework.guard import AGENT, PROMPT
+from cpex.framework.guard import AGENT, HTTP, MODEL, PROMPT, RESOURCE
 from cpex.framework.guard.decorator import covered, guarded
 from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 from cpex.framework.models.result import PluginResult
@@ -77,14 +78,76 @@ async def test_a_denial_reaches_the_caller() -> None:
         await greet("ann")
 
 
-def test_arguments_without_names_and_kinds_without_arguments_are_refused_when_decorating() -> None:
+def test_functions_that_do_not_fit_are_refused_when_decorating() -> None:
     with pytest.raises(TypeError, match=r"argument `rest` of `.*many` has no name in calls"):
 
         @guarded()
         def many(*rest: int) -> None: ...
 
-    with pytest.raises(TypeError, match="as tool or prompt, not as agent"):
-        guarded(kind=AGENT)
+    async def read(uri: str, encoding: str) -> str:
+        return uri
+
+    with pytest.raises(TypeError, match="as tool, prompt, resource, agent, model, not as http"):
+        guarded(kind=HTTP)(read)
+    with pytest.raises(TypeError, match=r"as resource: it must take an address as its first argument alone"):
+        guarded(kind=RESOURCE)(read)
+    with pytest.raises(
+        TypeError, match="as agent: it must take messages as its first argument, and beside it any of mo"
+    ):
+        guarded(kind=AGENT)(read)
+    with pytest.raises(TypeError, match="as model: it must take messages as its first argument alone"):
+        guarded(kind=MODEL)(lambda: None)
+
+
+async def test_functions_of_every_kind_are_called_between_their_hooks() -> None:
+    seen: set[str] = set()
+
+    def of(hook: str) -> Any:
+        async def record(payload: Any, context: Any) -> PluginResult[Any]:
+            seen.add(hook)
+            return PluginResult()
+
+        return plugin(record, hook, hooks=[hook])
+
+    kinds = (PROMPT, RESOURCE, AGENT, MODEL)
+    hooks = {step.hook for kind in kinds for step in (*kind.before, *kind.after)}
+    manager = manager_of(*map(of, sorted(hooks)))
+    said = Message(role=Role.USER, content=[TextContent(text="hi")])
+
+    class House:
+        @guarded(manager, PROMPT)
+        def greet(self, name: str) -> str:
+            return f"hello {name}"
+
+        @guarded(manager, RESOURCE)
+        async def read(self, uri: str) -> str:
+            return f"content of {uri}"
+
+        @guarded(manager, AGENT)
+        async def helper(self, messages: list[Any], model: str | None = None) -> list[Any]:
+            return [*messages, model]
+
+        @guarded(manager, MODEL)
+        async def ask(self, messages: list[Message]) -> Message:
+            return messages[0]
+
+    house = House()
+    assert await house.greet("ann") == "hello ann"
+    assert await house.read("file:///a") == "content of file:///a"
+    assert await house.helper(["hi"], model="small") == ["hi", "small"]
+    assert await house.ask([said]) == said
+    assert seen == hooks
+
+
+async def test_a_decorated_resource_reads_the_address_that_plugins_left() -> None:
+    async def elsewhere(payload: Any, context: Any) -> PluginResult[Any]:
+        return PluginResult(modified_payload=payload.model_copy(update={"uri": "file:///b"}))
+
+    @guarded(manager_of(plugin(elsewhere, hooks=["resource_pre_fetch"])), RESOURCE)
+    async def read(uri: str) -> str:
+        return f"content of {uri}"
+
+    assert await read("file:///a") == "content of file:///b"
 
 
 async def test_a_covered_function_runs_inside_of_an_operation_only(caplog: pytest.LogCaptureFixture) -> None:

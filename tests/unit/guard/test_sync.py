@@ -221,6 +221,7 @@ def test_every_kind_of_operation_runs_between_its_hooks() -> None:
         answer = [{"role": "assistant", "content": "done"}]
         assert request.call_agent("helper", [{"role": "user", "content": "hi"}], lambda messages: answer) == answer
         assert request.call_model([said], lambda messages: messages[0]) == said
+        assert guard.guarded(RESOURCE)(lambda uri: uri)("file:///a") == "file:///a"
     assert seen == hooks
 
 
