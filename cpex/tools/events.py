@@ -11,9 +11,19 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from cpex.framework.errors import Fault
 from cpex.framework.loader.faults import path_text
@@ -47,6 +57,14 @@ def _as_text(value: Any) -> Any:
     return value
 
 
+def _in_utc(moment: datetime | None) -> datetime | None:
+    # The offset may lead out of the years that there are.
+    try:
+        return None if moment is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("must lie between the years 1 and 9999 in UTC") from None
+
+
 class _Form(BaseModel):
     """The form of an event; keys that it does not know are kept."""
 
@@ -58,7 +76,7 @@ class _Form(BaseModel):
     context: dict[str, Any] | None = None
     extensions: dict[str, Any] | None = None
     session: str | None = None
-    ts: Annotated[AwareDatetime | None, BeforeValidator(_as_text)] = None
+    ts: Annotated[AwareDatetime | None, BeforeValidator(_as_text), AfterValidator(_in_utc)] = None
 
     @field_validator("v", mode="before")
     @classmethod

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Collection
+from collections.abc import AsyncIterable, Callable, Collection, Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cpex.framework import clock
 from cpex.framework.errors import Fault, PayloadSizeError, PluginError
@@ -36,7 +36,7 @@ MAX_HELD = 256
 PATIENCE_S = 0.05
 """Seconds that an event is held up by the background work of the one before; halved each time they were in vain."""
 MAX_UNREAD = 20
-"""Keys of payloads that nothing reads, and that are named in warnings."""
+"""Keys that nothing reads, and that are named in warnings."""
 _TASK_PREFIX = "cpex:"
 """How the pipeline names the tasks of background work."""
 
@@ -140,17 +140,24 @@ class Replay:
         return payload
 
     def _warn_of_unread(self, event: Event, cls: type[PluginPayload]) -> None:
-        # Models drop what they do not know, and `arguments` in place of `args` would be judged as a call without any.
-        if cls.model_config.get("extra") == "allow":
-            return
+        # Models drop what they do not know, and `arguments` in place of `args` would be judged as a call without any,
+        # `tenant` in place of `tenant_id` as a call of nobody's.
+        if cls.model_config.get("extra") != "allow":
+            self._warn_of_keys(event, f"the payload of `{event.hook}`", "event-payload-key", event.payload, cls)
+        self._warn_of_keys(event, "the context", "event-context-key", event.context, GlobalContext)
+        self._warn_of_keys(event, "the extensions", "event-extensions-key", event.extensions or {}, Extensions)
+
+    def _warn_of_keys(
+        self, event: Event, whose: str, code: str, given: Mapping[str, Any], cls: type[BaseModel]
+    ) -> None:
         known = _keys(cls)
-        for key in event.payload:
-            if key in known or (event.hook, key) in self._unread or len(self._unread) >= MAX_UNREAD:
+        for key in given:
+            if key in known or (whose, key) in self._unread or len(self._unread) >= MAX_UNREAD:
                 continue
-            self._unread.add((event.hook, key))
-            what = f"the payload of `{event.hook}` has no {shown(key)}, so what stands there is not judged"
-            help = did_you_mean(key, list(known))
-            self._on_warning(bad_event(event.line, self._file, "event-payload-key", what, help).fault)
+            self._unread.add((whose, key))
+            verb = "have" if whose.endswith("s") else "has"
+            what = f"{whose} {verb} no {shown(key)}, so what stands there is not judged"
+            self._on_warning(bad_event(event.line, self._file, code, what, did_you_mean(key, list(known))).fault)
 
     def _payload_of(self, event: Event) -> PluginPayload:
         registry, hook = get_hook_registry(), event.hook
@@ -260,8 +267,8 @@ class Replay:
             self._on_decision(decision)
 
 
-def _keys(cls: type[PluginPayload]) -> dict[str, None]:
-    """What a payload may be written with, in the order of its fields."""
+def _keys(cls: type[BaseModel]) -> dict[str, None]:
+    """What a part of an event may be written with, in the order of its fields."""
     names = ((name, field.alias, field.validation_alias) for name, field in cls.model_fields.items())
     return {each: None for group in names for each in group if isinstance(each, str)}
 

@@ -87,6 +87,14 @@ JSON_HELP = "  help: write one JSON object per line, in UTF-8"
             "error: line 3: `v`: input should be 1; `ts`: input should have timezone info [event-form]\n"
             f"  at e.jsonl:3\n{FORM_HELP}",
         ),
+        *(
+            (
+                b'{"hook": "h", "payload": {}, "ts": "' + ts + b'"}',
+                "error: line 3: `ts`: must lie between the years 1 and 9999 in UTC [event-form]\n"
+                f"  at e.jsonl:3\n{FORM_HELP}",
+            )
+            for ts in (b"0001-01-01T00:00:00+23:59", b"9999-12-31T23:59:59-23:59")
+        ),
     ],
 )
 def test_a_line_that_is_no_event_is_told_with_its_place_and_without_its_values(data: bytes, text: str) -> None:

@@ -161,6 +161,20 @@ async def test_a_payload_key_that_nothing_reads_is_named_once_and_the_event_is_j
     ]
 
 
+async def test_a_fact_about_the_request_that_nothing_reads_is_named_once(plugins: Path) -> None:
+    """Dropped in silence, it would be judged as a request of nobody's."""
+    misspelt = {**call("ok"), "context": {"tenant": "secret"}, "extensions": {"secrity": {"labels": ["secret"]}}}
+    async with bench(plugins, GUARD) as each:
+        await each.replay.run(lines([misspelt, misspelt]))
+        assert len(each.decisions) == 2
+    assert [warning.splitlines()[0] for warning in each.warnings] == [
+        "error: line 1: the context has no `tenant`, so what stands there is not judged [event-context-key]",
+        "error: line 1: the extensions have no `secrity`, so what stands there is not judged [event-extensions-key]",
+    ]
+    assert "did you mean `tenant_id`?" in each.warnings[0]
+    assert "did you mean `security`?" in each.warnings[1]
+
+
 async def test_a_payload_of_free_attributes_reads_every_key(plugins: Path) -> None:
     async with bench(plugins, MAILER) as each:
         await each.replay.run(lines([{"hook": "mail_pre_send", "payload": {"anything": 1}}]))
