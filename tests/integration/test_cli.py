@@ -31,6 +31,8 @@ class Guard(Plugin):
         if payload.name == "deny":
             violation = PluginViolation(reason="not this", description="Never.", code="NOT_THIS")
             return PluginResult(continue_processing=False, violation=violation)
+        if payload.name == "exit":
+            raise SystemExit(0)
         if payload.name == "crash":
             raise RuntimeError("boom")
         if payload.name == "redact":
@@ -181,6 +183,13 @@ def test_a_full_disk_breaks_the_run_off_and_says_where_to_make_room(folder: Path
     assert (done.returncode, done.stdout) == (1, "")
     assert "the run broke off after 1 events: no space left on device [run-broken-off]" in done.stderr
     assert "help: make room where `--out` writes; the last line there may be torn" in done.stderr
+
+
+def test_a_plugin_that_exits_does_not_make_a_run_look_like_a_success(folder: Path) -> None:
+    done = cpex(folder, "run", "-", "-c", "c.yaml", stdin=call("ok") + call("exit") + call("deny"))
+    assert done.returncode == 1
+    assert "error: the run broke off after 1 events: a plugin called sys.exit() [run-broken-off]" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_plugin_that_may_be_missing_is_named_and_the_run_goes_on(folder: Path) -> None:

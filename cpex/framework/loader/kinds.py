@@ -184,6 +184,12 @@ def _guarded(kind: str, module: str, load: Any) -> Any:
         else:
             text = f"kind `{kind}`: module `{module}` needs `{missing}`, which is missing; install what provides it"
         raise _refusal(text) from error
+    # SECURITY: a script without a guard around its main part would end the process, and with 0 look like a success.
+    except SystemExit as error:
+        raise _refusal(
+            f"kind `{kind}`: importing `{module}` called sys.exit(); put what is run as a program under "
+            '`if __name__ == "__main__":`'
+        ) from error
     # Plugin boundary: importing runs the plugin author's code, which may raise anything.
     except Exception as error:
         raise _refusal(f"kind `{kind}`: importing `{module}` failed: {type(error).__name__}: {error}") from error

@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cpex.framework.base import Plugin
-from cpex.framework.errors import PluginTimeoutError, tellable
+from cpex.framework.errors import PluginError, PluginTimeoutError, tellable
 from cpex.framework.loader.kinds import PluginKindError, find_class, transport_class, transport_of
 from cpex.framework.models.config import PluginConfig
+from cpex.framework.models.result import PluginErrorModel
 
 __all__ = ["ALLOWED_PLUGIN_DIRS", "PluginKindError", "PluginLoader"]
 
@@ -111,14 +112,18 @@ class PluginLoader:
 
         Raises:
             PluginKindError: A `PluginError` and an `ImportError`: there is no class to make it from.
-            Exception: Whatever the plugin's constructor raises.
+            PluginError: The plugin's constructor called `sys.exit()`.
+            Exception: Whatever it raises.
         """
         cls = self.resolve(config)
-        if config.kind == "isolated_venv":
-            more = {"make_folder": False} if self._trial else {}
-            # mypy: the class of this transport takes the folders as well; it is known by its kind only.
-            return cls(config.private_copy(), list(self.plugin_dirs), **more)  # type: ignore[arg-type]
-        return cls(config.private_copy())
+        try:
+            if config.kind == "isolated_venv":
+                more = {"make_folder": False} if self._trial else {}
+                # mypy: the class of this transport takes the folders as well; it is known by its kind only.
+                return cls(config.private_copy(), list(self.plugin_dirs), **more)  # type: ignore[arg-type]
+            return cls(config.private_copy())
+        except SystemExit as error:
+            raise _asked_to_exit(config, "constructor") from error
 
     async def load_and_instantiate_plugin(self, config: PluginConfig) -> Plugin | None:
         """Make a plugin and initialise it.
@@ -131,6 +136,7 @@ class PluginLoader:
         Raises:
             PluginKindError: A `PluginError` and an `ImportError`: there is no class to make it from.
             PluginTimeoutError: `initialize()` took longer than the plugin's `initialize_timeout_s`.
+            PluginError: The plugin called `sys.exit()`.
             Exception: Whatever the plugin's constructor or `initialize()` raises.
         """
         plugin = self.construct(config)
@@ -150,12 +156,20 @@ class PluginLoader:
                     f"Plugin {config.name} did not finish initialize() within {limit:g}s; see what it waits for, or "
                     f"raise its `initialize_timeout_s`"
                 ) from error
+            if isinstance(error, SystemExit):
+                raise _asked_to_exit(config, "initialize()") from error
             raise
         return plugin
 
     async def shutdown(self) -> None:
         """Forget the classes that were found. Modules stay imported."""
         self._plugin_types.clear()
+
+
+def _asked_to_exit(config: PluginConfig, where: str) -> PluginError:
+    # SECURITY: whether the process ends is not a plugin's to say while it starts: with 0 it would look like a success.
+    text = f"the {where} of plugin {config.name} called sys.exit(); raise an exception that says what is wrong"
+    return PluginError(PluginErrorModel(message=text, plugin_name=config.name))
 
 
 def _initialize_limit(plugin: Plugin, config: PluginConfig) -> float:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 
 from cpex.framework.base import HookRef, PluginRef
-from cpex.framework.errors import Fault, PluginError
+from cpex.framework.errors import Fault
 from cpex.framework.loader.config import LoadedConfig
 from cpex.framework.loader.faults import Findings, Path
 from cpex.framework.loader.kinds import PluginKindError, transport_of
@@ -55,7 +55,9 @@ def _try_plugin(
         plugin = loader.construct(config)
     except PluginKindError as error:
         help = "give the dotted path of a plugin class, a registered name, or the folder of the module in `plugin_dirs`"
-        findings.fault("config-kind", _one_line(error), loaded.source.place((*path, "kind")), (*path, "kind"), help)
+        findings.fault(
+            "config-kind", _one_line(error, loaded), loaded.source.place((*path, "kind")), (*path, "kind"), help
+        )
     except ValidationError as error:
         # The kind has been resolved, or there would be nothing to refuse.
         model = loader.resolve(config).settings_model
@@ -76,10 +78,12 @@ def _try_hooks(loaded: LoadedConfig, plugin: PluginRef, path: Path, findings: Fi
         at = (*path, "hooks", index)
         try:
             HookRef(hook, plugin)
-        except (PluginError, TypeError) as error:
+        # Plugin boundary: looking for a handler runs what the plugin makes of being asked for attributes.
+        except Exception as error:
             help = "list only hooks that the plugin handles: by a method of that name, or one marked with @hook"
-            findings.fault("config-unknown-hook", _one_line(error), loaded.source.place(at), at, help)
+            findings.fault("config-unknown-hook", _one_line(error, loaded), loaded.source.place(at), at, help)
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]
+def _one_line(error: Exception, loaded: LoadedConfig) -> str:
+    # SECURITY: an exception of the plugin's may quote its settings, and these hold what the environment put there.
+    return loaded.source.scrub(" ".join(str(error).split()))[:500]

@@ -75,6 +75,13 @@ class Run:
             return ExitCode.TERMINATED
         except BrokenPipeError:
             raise
+        except SystemExit:
+            # SECURITY: with the plugin's own code, 0 perhaps, the rest of the events would look judged.
+            what = f"the run broke off after {self.tally.events:,} events: a plugin called sys.exit()"
+            complain(
+                Fault(code="run-broken-off", message=what, help="a plugin that cannot go on must raise an exception")
+            )
+            return ExitCode.FAILURE
         # Plugins' errors end where they are called; what arrives here happened to the files of the run.
         except OSError as error:
             help = _MAKE_ROOM if error.errno in _FULL else "check the files of the run"

@@ -30,6 +30,13 @@ class Mine(Plugin):
 """
 
 
+EXITS = """
+class Exits(Mine):
+    async def initialize(self):
+        raise SystemExit(0)
+"""
+
+
 def write_plugin(folder: Path, module: str, extra: str = "") -> None:
     file = folder.joinpath(*module.split(".")).with_suffix(".py")
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -126,6 +133,17 @@ async def test_what_a_constructor_raises_reaches_the_caller(tmp_path: Path) -> N
     write_plugin(tmp_path, "e_raises", "\n    def __init__(self, config):\n        raise KeyError('x')\n")
     with pytest.raises(KeyError):
         await loader_for(tmp_path).load_and_instantiate_plugin(config("e_raises.Mine"))
+
+
+async def test_a_plugin_that_exits_while_it_starts_has_failed_and_the_process_goes_on(tmp_path: Path) -> None:
+    write_plugin(tmp_path, "e_exits", EXITS)
+    loader = loader_for(tmp_path)
+    with pytest.raises(PluginError, match=r"initialize\(\) of plugin p called sys\.exit\(\)"):
+        await loader.load_and_instantiate_plugin(config("e_exits.Exits"))
+    assert loader.resolve_kind("e_exits.Mine").events == ["shutdown"]  # type: ignore[attr-defined]
+    write_plugin(tmp_path, "e_exits_at_once", "\nraise SystemExit(0)\n")
+    with pytest.raises(PluginKindError, match=r"importing `e_exits_at_once` called sys\.exit\(\); put what is run"):
+        loader.construct(config("e_exits_at_once.Mine"))
 
 
 async def test_a_plugin_whose_start_fails_is_shut_down(tmp_path: Path) -> None:
