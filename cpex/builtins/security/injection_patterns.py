@@ -15,6 +15,9 @@ WEIGHTS: dict[str, float] = {
     "instruction_override": 0.6,
     "new_instructions": 0.4,
     "role_marker": 0.5,
+    "forged_message": 0.6,
+    "task_reference": 0.4,
+    "task_condition": 0.4,
     "dialogue": 0.25,
     "addressed_to_model": 0.3,
     "secrecy": 0.4,
@@ -47,7 +50,7 @@ _DROP = (
 _WEAK = r"(?:all|any|every|each|of|the|these|those|that)"
 _EARLIER = r"(?:previous(?:ly)?|prior|preceding|above|earlier|former|existing|initial|original|your|my)"
 _ORDERS = (
-    r"(?:instructions?|prompts?|directions?|directives?|rules|guidelines|commands?|orders|constraints"
+    r"(?:instructions?|i[a-z]{0,3}str[a-z]{0,4}ions?|prompts?|directions?|directives?|rules|guidelines|commands?|orders|constraints"
     r"|context|messages?"
     r"|safety|polic(?:y|ies))"
 )
@@ -115,6 +118,29 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         r"(?m)^\s*[-=*]{3,}\s*(?:end|begin|start)\s+(?:of"
         r"\s+)?(?:system|tool|document|context|data|user|results?|output)\b",
     ),
+    "forged_message": (
+        # A channel of its own that the text makes up; in brackets, as no honest writer names one.
+        r"[(\[{<]{1,3}\s*(?:system|developer|admin(?:istrator)?|operator|root)[ _-](?:message|prompt|instructions?"
+        r"|override|notice|note|command|directive)s?\s*[)\]}>]{1,3}",
+    ),
+    "task_reference": (
+        # What the model was asked to do; a document that was fetched for it does not know of that.
+        r"\b(?:the|your|my)\s+(?:original|initial|first|current|main|actual)\s+(?:task|request|query)\s+"
+        r"(?:that\s+)?(?:i|we|the user|you)\s+(?:gave|asked|assigned|received|were given)\b",
+        r"\b(?:the|any)\s+(?:tasks?|requests?|queries|questions?)\s+(?:that\s+)?(?:i|the user|your user|your human)\s+"
+        r"(?:has\s+|have\s+)?(?:gave|given|asked|assigned)(?:\s+(?:to\s+)?you)?\b",
+        r"\b(?:solve|complete|finish|continue(?: with)?|return to|resume|go back to|proceed with)\s+"
+        r"(?:the|your)\s+(?:original|initial|user'?s|user)\s+(?:task|request|query|question)\b",
+    ),
+    "task_condition": (
+        r"\bbefore\s+(?:you\s+(?:can|may|will|are able to|start to|begin to)?\s*)?"
+        r"(?:solv|complet|continu|proceed|finish|perform|answer|respond|fulfil|tackl)\w*\b"
+        r".{0,80}\b(?:following|first|must|need to|have to|required)\b",
+        r"\b(?:in order to|to be able to)\s+(?:solve|complete|finish|fulfil|answer|continue with)\s+"
+        r"(?:the|your|this)\s+(?:\w+\s+){0,2}(?:task|request|query|question)\b",
+        r"\bafter (?:you (?:do|did|have done)|doing|completing) (?:that|this|so|it),?\s+"
+        r"(?:you\s+(?:can|may|should|must)|continue|proceed|solve|complete)\b",
+    ),
     "dialogue": (r"(?m)^\s*(?:assistant|user|human|ai)\s*:\s",),
     "addressed_to_model": (
         rf"\b(?:dear|attention|note to|notice to|message (?:to|for)|instructions? (?:to|for)|hey|hello|hi)\s*,?\s+"
@@ -126,6 +152,7 @@ _TEXTS: dict[str, tuple[str, ...]] = {
         rf"\b(?:all |any |every )?(?:ai|llm|automated)\s+(?:{_MODEL}|systems?)?\s*"
         r"(?:must|should|have to|are required to|reading this|processing this)\b",
         rf"\bas an?\s+(?:ai|{_MODEL}),?\s+you\b",
+        rf"\bto you,\s+(?:the\s+|an?\s+)?(?:\w+\s+){{0,2}}{_MODEL}\b",
     ),
     "output_directive": (
         r"\b(?:simply|only|just|always|instead,?|you must|you should|please)\s+(?:respond|reply|answer"
