@@ -1,8 +1,8 @@
 """A circuit breaker's rules, in whatever store holds its state.
 
 A circuit is closed, open, or half open with one trial call on its way. What it is stands as a short JSON text in the
-store, changed by compare-and-set only, so that of several processes exactly one makes the trial. Calls and failures of
-a closed circuit are counters that live for one window. Time comes in as an argument.
+store, changed by compare-and-set only, so that of several processes exactly one makes the trial. Failures of a closed
+circuit take the slots of a sliding window, so no burst is cut in two. Time comes in as an argument.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Terms:
     """When a circuit opens, and for how long."""
 
     failures: int
-    """Failures in one window that open it, if they are also `rate` of the calls."""
+    """Failures in any stretch of `window_s` seconds that open it, if they are also `rate` of the calls."""
     rate: float
-    """Share of the calls in the window, 0 to 1; with 0, calls that succeed are not counted at all."""
+    """Share of the calls in that time, 0 to 1; with 0, calls that succeed are not counted at all."""
     window_s: float
     open_s: float
     """How long it stays open the first time; after each trial that fails, twice as long."""
@@ -128,14 +128,31 @@ class Circuit:
     async def _is_too_much(self, store: Store, record: _Record, *, failed: bool, now_s: float) -> bool:
         """Count a call of a closed circuit, and tell whether it has to open."""
         terms, key = self.terms, f"{self.key}/{record.round}"
-        calls, window = 0, ""
-        if terms.rate > 0:
-            count = await store.add(key, 1, now_s=now_s, ttl_s=terms.window_s)
-            calls, window = count.value, count.generation
+        calls = await self._counted(store, f"{key}/calls", now_s) if terms.rate > 0 else 0
         if not failed:
             return False
-        failures = await store.add(f"{key}/failed/{window}", 1, now_s=now_s, ttl_s=terms.window_s)
-        return failures.value >= terms.failures and failures.value >= terms.rate * calls
+        failures = await self._counted(store, f"{key}/failed", now_s) if terms.rate > 0 else 0
+        # Refused when so many failures are in the window that this one makes the number full.
+        slot = await store.take_slot(f"{key}/slots", limit=terms.failures - 1, window_s=terms.window_s, now_s=now_s)
+        if slot.accepted or terms.rate == 0:
+            return not slot.accepted
+        failures += await self._left_over(store, f"{key}/failed", now_s)
+        calls += await self._left_over(store, f"{key}/calls", now_s)
+        return failures >= terms.rate * calls
+
+    async def _counted(self, store: Store, key: str, now_s: float) -> float:
+        """Count one more, and tell how many there were since the current window of the clock began."""
+        window = int(now_s // self.terms.window_s)
+        return (await store.add(f"{key}/{window}", 1, now_s=now_s, ttl_s=2 * self.terms.window_s)).value
+
+    async def _left_over(self, store: Store, key: str, now_s: float) -> float:
+        """How many of the window before are less than a window ago, if they came evenly.
+
+        Remembering every call would cost a busy tool more than a share needs to be exact.
+        """
+        window, gone = divmod(now_s, self.terms.window_s)
+        before = await store.add(f"{key}/{int(window) - 1}", 0, now_s=now_s, ttl_s=self.terms.window_s)
+        return before.value * (1 - gone / self.terms.window_s)
 
     def _reopened(self, record: _Record, now_s: float) -> _Record:
         open_s = min(2 * record.open_s, self.terms.max_open_s)

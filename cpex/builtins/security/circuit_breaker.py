@@ -37,11 +37,11 @@ class CircuitBreakerSettings(StoreSettings):
     """What counts as a failure, how many are too many, and for how long a tool is left alone then."""
 
     failure_threshold: int = Field(default=5, ge=1)
-    """Failures in one window that open a circuit."""
+    """Failures in any stretch of `window_s` seconds that open a circuit."""
     failure_rate: float = Field(default=0.5, ge=0, le=1)
-    """Share of the calls that must have failed, too; with 0 the number alone decides."""
+    """Share of the calls in that time that must have failed, too; with 0 the number alone decides."""
     window_s: float = Field(default=60, gt=0, allow_inf_nan=False)
-    """Seconds in which calls and failures are counted together."""
+    """Seconds in which failures count together; a window that slides."""
     open_s: float = Field(default=30, gt=0, allow_inf_nan=False)
     """Seconds that a circuit stays open at first; twice as long after each trial that fails."""
     max_open_s: float = Field(default=300, gt=0, allow_inf_nan=False)
@@ -107,8 +107,8 @@ class CircuitBreakerPlugin(Guard):
         super().__init__(config)
         self._settings = settings = CircuitBreakerSettings.model_validate(config.config or {})
         self._terms = settings.terms
-        # A circuit is up to three entries: its state, its calls, its failures.
-        self._store = GuardedStore(self.name, settings, max_entries=3 * settings.max_circuits)
+        # A circuit is up to six entries: its state, its window of failures, calls and failures of two windows.
+        self._store = GuardedStore(self.name, settings, max_entries=6 * settings.max_circuits)
         self._undecided: OrderedDict[tuple[str, str], list[Circuit]] = OrderedDict()
 
     @property

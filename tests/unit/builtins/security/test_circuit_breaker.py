@@ -96,6 +96,38 @@ async def test_a_tool_that_fails_too_often_is_left_alone(
     assert [record.getMessage() for record in caplog.records] == ["plugin `guard`: the circuit of tool `t` is open"]
 
 
+async def test_failures_count_together_in_any_stretch_of_the_window(
+    breaker: CircuitBreakerPlugin, time: clock.FixedClock
+) -> None:
+    for seconds, open_after in ((0, False), (40, False), (21, False), (9, True)):
+        time.advance(seconds)
+        assert await passes(breaker)
+        await answer(breaker, FAILED)
+        # At 61 s the first failure has left the window; at 70 s there are those of 40, 61 and 70 s.
+        assert await passes(breaker) is not open_after
+
+
+async def test_the_share_of_failures_is_one_of_the_calls_of_the_window_that_slides(
+    configure: Configure, time: clock.FixedClock
+) -> None:
+    breaker = CircuitBreakerPlugin(configure(**TERMS, failure_rate=0.5))
+    time.advance(30)
+    for number in range(8):
+        assert await passes(breaker)
+        await answer(breaker, FAILED if number < 2 else {})
+    time.advance(45)
+    for failures in range(1, 7):
+        assert await passes(breaker)
+        await answer(breaker, FAILED)
+        # Of 8 calls and 2 failures in the window before, 45 s ago, three quarters count: 6 and 1.5.
+        open_now = failures + 1.5 >= 0.5 * (failures + 6)
+        assert await passes(breaker) is not open_now
+        if open_now:
+            assert failures == 3
+            return
+    raise AssertionError("the circuit never opened")
+
+
 async def test_one_trial_is_let_through_and_its_success_closes_the_circuit(
     breaker: CircuitBreakerPlugin, time: clock.FixedClock
 ) -> None:
