@@ -8,13 +8,14 @@ from typing import Any
 from cpex.framework import (
     Plugin,
     PluginContext,
+    PluginError,
     PluginViolation,
     PluginViolationError,
     ToolPostInvokePayload,
     ToolPreInvokePayload,
 )
 from cpex.framework.extensions import Extensions
-from cpex.framework.models.result import PluginResult
+from cpex.framework.models.result import PluginErrorModel, PluginResult
 
 
 class ContractPlugin(Plugin):
@@ -109,6 +110,22 @@ class ContractPlugin(Plugin):
         """Wait for what never comes."""
         await asyncio.Event().wait()
         raise AssertionError("the event is never set")
+
+    async def on_fail_in_detail(self, payload: Any, context: Any, extensions: Any) -> PluginResult[Any]:
+        """Fail with everything that an error can say."""
+        details = {"where": ["here", 1]}
+        raise PluginError(PluginErrorModel(message="in detail", plugin_name="p", code="DETAILED", details=details))
+
+    swells = 0
+
+    async def on_swell(self, payload: Any, context: Any, extensions: Any) -> PluginResult[Any]:
+        """Answer with more than any transport carries, and count how often that was asked for."""
+        self.swells += 1
+        return PluginResult(metadata={"much": "x" * 20_000_000})
+
+    async def on_count_swells(self, payload: Any, context: Any, extensions: Any) -> PluginResult[Any]:
+        """Tell how often that was."""
+        return PluginResult(metadata={"swells": self.swells})
 
     async def on_cancel(self, payload: Any, context: Any, extensions: Any) -> PluginResult[Any]:
         """End as if somebody had cancelled it."""
