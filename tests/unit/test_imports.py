@@ -29,12 +29,12 @@ GROUPS = (
     "builtins proxy testing adapters",
     "tools",
 )
-RANKS = {room: rank for rank, group in enumerate(GROUPS, start=1) for room in group.split()}
+RANKS = {part: rank for rank, group in enumerate(GROUPS, start=1) for part in group.split()}
 LIGHT = 3
 """Up to this rank, modules import the standard library and pydantic only."""
 TRANSPORTS = {"external", "isolated"}
 EXTERNAL_TRANSPORTS = {"mcp", "grpc", "unix"}
-"""Rooms of the external ones; what lies beside them, the messages included, is shared."""
+"""Folders of the external ones; what lies beside them, the messages included, is shared."""
 LIGHT_PACKAGES = {"pydantic", "pydantic_core", "typing_extensions", "cpex"}
 FOR_WEB_SERVERS = {"cpex.framework.responses"}
 """Modules that are of use only beside a web framework, and imported by nothing of ours when it is imported itself."""
@@ -50,8 +50,8 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
 MODULES = dict(modules())
 
 
-def room_of(module: str) -> str:
-    """The room of a module: its second part inside the framework, its first outside."""
+def part_of(module: str) -> str:
+    """The part of the package that a module belongs to: its second name inside the framework, its first outside."""
     parts = module.split(".")[1:]
     if parts[:1] == ["framework"]:
         parts = parts[1:]
@@ -86,9 +86,9 @@ def at_import_time(tree: ast.Module) -> Iterator[ast.stmt]:
         todo.extend(statement for handler in getattr(node, "handlers", []) for statement in handler.body)
 
 
-def test_every_module_is_in_a_room_that_has_a_rank() -> None:
+def test_every_module_is_in_a_part_that_has_a_rank() -> None:
     # The package itself and the settings stand outside: the first names everything, the second nothing of ours.
-    assert {room_of(module) for module in MODULES} - set(RANKS) <= {"", "settings"}
+    assert {part_of(module) for module in MODULES} - set(RANKS) <= {"", "settings"}
 
 
 def test_imports_run_from_low_to_high() -> None:
@@ -96,7 +96,7 @@ def test_imports_run_from_low_to_high() -> None:
         f"{module}:{line} imports {imported}"
         for module, tree in MODULES.items()
         for line, imported in imports(tree)
-        if imported.startswith("cpex.") and RANKS.get(room_of(imported), 0) > RANKS.get(room_of(module), len(GROUPS))
+        if imported.startswith("cpex.") and RANKS.get(part_of(imported), 0) > RANKS.get(part_of(module), len(GROUPS))
     ]
     assert upward == []
 
@@ -104,20 +104,20 @@ def test_imports_run_from_low_to_high() -> None:
 def test_settings_import_nothing_of_ours_and_only_those_who_compose_call_them() -> None:
     assert [name for _, name in imports(MODULES["cpex.framework.settings"]) if name.startswith("cpex")] == []
     readers = {
-        room_of(module)
+        part_of(module)
         for module, tree in MODULES.items()
         for _, name in imports(tree)
         if name == "cpex.framework.settings"
     }
-    assert not readers & {room for room, rank in RANKS.items() if rank in (2, 3)}
+    assert not readers & {part for part, rank in RANKS.items() if rank in (2, 3)}
 
 
 def transport_of(module: str) -> str | None:
     """The transport that a module belongs to; `None` for others, and for what transports share."""
     parts = module.split(".")
-    if room_of(module) == "external":
+    if part_of(module) == "external":
         return parts[3] if len(parts) > 3 and parts[3] in EXTERNAL_TRANSPORTS else None
-    return "isolated" if room_of(module) == "isolated" else None
+    return "isolated" if part_of(module) == "isolated" else None
 
 
 def test_transports_do_not_import_one_another() -> None:
@@ -134,7 +134,7 @@ def test_modules_of_the_engine_import_only_the_standard_library_and_pydantic() -
     heavy = [
         f"{module} imports {name}"
         for module, tree in MODULES.items()
-        if 0 < RANKS.get(room_of(module), 0) <= LIGHT and module not in FOR_WEB_SERVERS
+        if 0 < RANKS.get(part_of(module), 0) <= LIGHT and module not in FOR_WEB_SERVERS
         for statement in at_import_time(tree)
         if isinstance(statement, ast.Import | ast.ImportFrom)
         for _, name in imports(statement)

@@ -1,4 +1,4 @@
-"""The tour of the house names what is there, and the changelog is made of its fragments."""
+"""The page on the architecture names what is there, and the changelog is made of its fragments."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from unit.test_imports import GROUPS
 
 from cpex.framework import clock
 
-TOUR = (ROOT / "docs" / "design" / "house.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "design" / "architecture.md").read_text(encoding="utf-8")
 _spec = importlib.util.spec_from_file_location("changelog", ROOT / "docs_src" / "changelog.py")
 assert _spec is not None
 assert _spec.loader is not None
@@ -21,28 +21,34 @@ changelog = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(changelog)
 
 
-def test_the_tour_passes_through_every_room() -> None:
+def test_the_map_shows_every_package() -> None:
     package = ROOT / "cpex"
-    (plan,) = noted("docs/design/house.md")
-    shown = re.findall(r"^ {2,4}(\w+(?:/|\.py)) ", plan, re.MULTILINE)
+    (tree,) = noted("docs/design/architecture.md")
+    shown = re.findall(r"^ {2,4}(\w+(?:/|\.py)) ", tree, re.MULTILINE)
     folders = [f"{path.name}/" for path in (*package.iterdir(), *(package / "framework").iterdir()) if path.is_dir()]
     assert sorted(set(folders) - {"__pycache__/"} - set(shown)) == []
     missing = [name for name in shown if not (package / name).exists() and not (package / "framework" / name).exists()]
     assert missing == []
 
 
-def test_the_tour_tells_which_way_imports_run() -> None:
-    told = [re.findall(r"`(\w+)`", line) for line in re.findall(r"^\d\. (.*)$", TOUR, re.MULTILINE)]
+def test_the_page_tells_which_way_imports_run() -> None:
+    section = PAGE.partition("## Which way imports run")[2]
+    told = [re.findall(r"`(\w+)`", line) for line in re.findall(r"^\d\. (.*)$", section, re.MULTILINE)]
     assert told == [group.split() for group in GROUPS]
 
 
-def test_the_paths_of_the_tour_exist() -> None:
-    paths = re.findall(r"`((?:cpex|tests)/[\w/.]+)`", TOUR)
+def test_the_paths_of_the_page_exist() -> None:
+    paths = re.findall(r"`((?:cpex|tests)/[\w/.]+)`", PAGE)
     assert [path for path in paths if not (ROOT / path).exists()] == []
+    folders = [ROOT / "cpex" / "framework" / name for name in ("pipeline", "loader")]
+    bare = set(re.findall(r"`(\w+\.py)`", PAGE))
+    assert [name for name in sorted(bare) if not any((folder / name).exists() for folder in folders)] == []
 
 
-def test_every_fragment_becomes_a_note() -> None:
-    assert changelog.entries(ROOT / "changelog.d")
+def test_every_fragment_becomes_notes_of_one_change_each() -> None:
+    notes = [note for paragraphs in changelog.entries(ROOT / "changelog.d").values() for note in paragraphs]
+    assert notes
+    assert [note for note in notes if len(note) > 700] == [], "a blank line parts a change from the one above it"
 
 
 def test_a_release_moves_fragments_into_the_changelog(tmp_path: Path) -> None:
