@@ -201,8 +201,14 @@ class _Refusal:
         subject = self._subject() + self._owner()
         if isinstance(cause, Exception):
             text = str(cause).strip().rstrip(".")
-            return text if _last_name(self.location) in text else f"{subject}: {text}"
+            return text if self._is_named_in(text) else f"{subject}: {text}"
         return f"{subject} {self.message.replace('Input should', 'must')}"
+
+    def _is_named_in(self, text: str) -> bool:
+        """Whether a text names what it is about: the key, or the plugin where it is about a whole plugin."""
+        name = self.source.node((*self.location, "name")) if len(self.location) == 2 else None
+        named = str(name.value) if name is not None and name.value else _last_name(self.location)
+        return re.search(rf"\b{re.escape(named)}\b", text) is not None if named else False
 
     def _type_help(self, expected: str) -> str:
         value = self.node.value if self.node is not None else None
