@@ -15,10 +15,20 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib import resources
-from importlib.metadata import version
+from importlib.metadata import distribution, version
 from pathlib import Path
+from typing import Any
 
-__all__ = ["SCHEMA_FILE", "ProjectValues", "TemplateError", "class_name_of", "render", "slug_of", "template_types"]
+__all__ = [
+    "SCHEMA_FILE",
+    "ProjectValues",
+    "TemplateError",
+    "class_name_of",
+    "cpex_requirement",
+    "render",
+    "slug_of",
+    "template_types",
+]
 
 SCHEMA_FILE = "cpex.schema.json"
 """What the schema of configurations is called in projects."""
@@ -52,7 +62,21 @@ class ProjectValues:
             "class_name": class_name_of(self.plugin_name),
             "package_name": self.plugin_slug.replace("_", "-"),
             "cpex_version": version("cpex"),
+            "cpex_requirement": cpex_requirement(),
         }
+
+
+def cpex_requirement() -> str:
+    """What pip is to install to have this cpex again: from where it came, else this version or newer of the index.
+
+    Source: Python Packaging User Guide, "Recording the Direct URL Origin of installed distributions" (PEP 610).
+    """
+    told = distribution("cpex").read_text("direct_url.json")
+    origin: dict[str, Any] = json.loads(told) if told else {}
+    url, vcs = str(origin.get("url", "")), origin.get("vcs_info")
+    if not url:
+        return f"cpex>={version('cpex')}"
+    return f"cpex @ {vcs['vcs']}+{url}@{vcs['commit_id']}" if vcs else f"cpex @ {url}"
 
 
 def slug_of(name: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -44,7 +46,8 @@ def test_the_starter_passes_its_own_checks_in_a_fresh_environment(tmp_path: Path
         made = subprocess.run(
             ["make", "--no-print-directory", target, f"PYTHON={sys.executable}"],
             cwd=tmp_path / "guards",
-            env=environment(),
+            # As on a new user's machine, whose index does not have this cpex.
+            env={**environment(), "PIP_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")},
             capture_output=True,
             text=True,
             timeout=LIMIT_S,
@@ -184,3 +187,25 @@ def test_init_touches_no_file_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "plugins" / "config.yaml").rename(tmp_path / "other.yaml")
     assert run(tmp_path, *CPEX, "init", ".").returncode == 0
     assert (tmp_path / "plugins" / "tool_guard.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("told", "requirement"),
+    [
+        (None, "cpex>=9.9"),
+        ({"url": "file:///src/cpex", "dir_info": {"editable": True}}, "cpex @ file:///src/cpex"),
+        (
+            {"url": "https://h/cpex.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+            "cpex @ git+https://h/cpex.git@abc",
+        ),
+    ],
+)
+def test_projects_ask_for_the_cpex_that_wrote_them(told: Any, requirement: str, tmp_path: Path) -> None:
+    about = tmp_path / "cpex-9.9.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: cpex\nVersion: 9.9\n")
+    if told is not None:
+        (about / "direct_url.json").write_text(json.dumps(told))
+    program = "from cpex.tools.templates import cpex_requirement; print(cpex_requirement())"
+    done = run(tmp_path, sys.executable, "-c", program, PYTHONPATH=str(tmp_path))
+    assert done.stdout == f"{requirement}\n", done.stderr
