@@ -22,7 +22,8 @@ class HookOutcome:
     payload: Any
     """A snapshot of the final payload; of a denied call, after the transform phase, so that it is redacted too."""
     executions: list[ControlExecutionRecord] = field(default_factory=list)
-    """One record per plugin that took part; those of background plugins may still be pending."""
+    """One record per plugin that took part, the plugin's own copies; those of background plugins may still be pending,
+    and are then the host's, which are completed in place."""
     duration_ns: int = 0
     """Nanoseconds from entry to decision."""
     decided_ns: int = 0

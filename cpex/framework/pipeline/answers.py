@@ -155,7 +155,7 @@ def halt(
     call.eventful = True
     call.halted_by = step
     call.violation = violation
-    call.denial_metadata = denial_metadata
+    call.denial_metadata = copy_tree(denial_metadata)
     call.violation_error = raised
     logger.warning(
         "Plugin %s denied hook %s of request %s: %s",
@@ -182,7 +182,12 @@ def _gather(call: ExecutionContext, step: Step, result: PluginResult[Any]) -> No
     # Nothing counts before all of it has proved usable: assigned fields of a result are not validated.
     metadata, headers = call.metadata, call.http_headers
     if result.metadata:
-        told = {key: value for key, value in result.metadata.items() if key not in RESERVED_INTERNAL_METADATA_KEYS}
+        # Copies: a plugin that tells of a dictionary it goes on writing to must not write into what the host keeps.
+        told = {
+            key: copy_tree(value)
+            for key, value in result.metadata.items()
+            if key not in RESERVED_INTERNAL_METADATA_KEYS
+        }
         metadata = {**(metadata or {}), **told}
     if result.http_headers:
         headers = {**(headers or {}), **result.http_headers}

@@ -47,7 +47,8 @@ async def _tell(outcome: HookOutcome, observer: Observer, redaction: Redaction, 
             payload=payload,
             violation=copy_tree(outcome.violation),
             user=copy_tree(outcome.user),
-            executions=list(outcome.executions),
+            # Those of turns that have not ended are completed in place, for everyone who holds them.
+            executions=[each if each.pending else copy_tree(each) for each in outcome.executions],
         )
         await observer.call(own)
     # Plugin boundary; nobody else is there to whom a failure of any kind could go.

@@ -260,3 +260,25 @@ async def test_records_of_background_plugins_are_completed_in_what_it_was_told()
     await result.wait_for_background_tasks()
     await manager.shutdown()
     assert record_of(observing.outcomes[0].executions, "slow").status == "error"
+
+
+async def test_what_an_observer_does_to_records_reaches_neither_the_host_nor_another_observer() -> None:
+    seen: list[tuple[str, str | None, list[str]]] = []
+
+    async def completed(outcome: HookOutcome) -> None:
+        record = outcome.executions[0]
+        seen.append((str(record.status), record.reason, list(record.config_keys)))
+        record.reason = "[REDACTED]"
+        record.effective_allow = True
+        record.config_keys.append("made up")
+
+    first, second = plugin(deny, "a", config={"key": 1}), plugin(allow, "b")
+    for each in (first, second):
+        each.hook_completed = completed
+        each.observes_all = True
+    manager = manager_of(first, second)
+    result, _ = await call(manager)
+    await manager.shutdown()
+    assert seen == [("completed", "because", ["key"])] * 2
+    record = result.executions[0]
+    assert (record.reason, record.effective_allow, record.config_keys) == ("because", False, ["key"])

@@ -608,3 +608,26 @@ async def test_a_denial_of_a_plugin_without_a_name_is_a_denial(mode: str, name: 
     assert record_of(result.executions, name).requested_allow is False
     assert result.violation is not None
     assert result.violation.plugin_name == name
+
+
+@pytest.mark.parametrize("mode", ["sequential", "transform", "audit", "concurrent"])
+async def test_what_a_plugin_tells_of_is_the_host_s_from_then_on(mode: str) -> None:
+    """A dictionary that a plugin goes on writing to would carry one request's facts into another's result."""
+    live: dict[str, Any] = {"requests": []}
+
+    async def counts(payload: Any, context: Any) -> PluginResult[Any]:
+        live["requests"].append(context.global_context.request_id)
+        if payload.args.get("deny"):
+            return denial(metadata={"live": live}, denial_metadata=live)
+        return PluginResult(metadata={"live": live})
+
+    manager = manager_of(plugin(counts, mode=mode))
+    first, _ = await call(manager, context=GlobalContext(request_id="one"))
+    denied, _ = await call(manager, tool_payload(deny=True), context=GlobalContext(request_id="two"))
+    last, _ = await call(manager, context=GlobalContext(request_id="three"))
+    assert first.metadata == {"live": {"requests": ["one"]}}
+    assert denied.metadata == {"live": {"requests": ["one", "two"]}}
+    if not denied.continue_processing:
+        assert denied.denial_metadata == {"requests": ["one", "two"]}
+    last.metadata["live"]["requests"].clear()
+    assert live == {"requests": ["one", "two", "three"]}
