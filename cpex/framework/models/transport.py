@@ -14,7 +14,7 @@ import stat
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from cpex.framework.models.mode import TransportType
 from cpex.framework.models.sockets import check_socket_folder, is_shared
@@ -175,9 +175,9 @@ class MCPClientConfig(Section):
     """Unix socket that HTTP is spoken over."""
     tls: MCPClientTLSConfig | None = None
     """Certificates and checks."""
-    reconnect_attempts: int = 3
+    reconnect_attempts: int = Field(default=3, ge=0)
     """How often a lost connection is tried again."""
-    reconnect_delay: float = 0.1
+    reconnect_delay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Seconds before the first retry; the n-th waits n times as long."""
 
     @field_validator("url")
@@ -291,11 +291,11 @@ class UnixSocketClientConfig(Section):
 
     path: str
     """The socket; absolute."""
-    reconnect_attempts: int = 3
+    reconnect_attempts: int = Field(default=3, ge=0)
     """How often a lost connection is tried again."""
-    reconnect_delay: float = 0.1
+    reconnect_delay: float = Field(default=0.1, ge=0, allow_inf_nan=False)
     """Seconds before the first retry; the n-th waits n times as long."""
-    timeout: float = 30.0
+    timeout: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds for one answer."""
 
     @field_validator("path")

@@ -319,6 +319,26 @@ def test_a_plugin_s_name_must_not_be_blank(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "timeout: .nan",
+        "timeout: .inf",
+        "timeout: 0",
+        "reconnect_delay: .nan",
+        "reconnect_delay: -1",
+        "reconnect_attempts: -1",
+    ],
+)
+def test_a_time_of_a_transport_that_no_clock_reaches_is_a_fault(setting: str) -> None:
+    """A timer at no number would upset the order of all timers of the event loop, other plugins' deadlines included."""
+    text = f"plugins: [{{name: a, kind: external, hooks: [h], unix_socket: {{path: /s, {setting}}}}}]"
+    checked = check(text)
+    assert [(each.code, each.path) for each in checked.faults] == [
+        ("config-invalid-value", f"plugins[0].unix_socket.{setting.partition(':')[0]}")
+    ]
+
+
 @pytest.mark.conformance("D7a")
 def test_on_error_fail_beside_audit_is_warned_about() -> None:
     checked = check(one_plugin("mode: audit", "on_error: fail"))
