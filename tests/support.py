@@ -11,6 +11,7 @@ from cpex.framework.hooks.tools import ToolPreInvokePayload
 from cpex.framework.manager import TenantPluginManager
 from cpex.framework.models.config import Config
 from cpex.framework.models.context import GlobalContext, PluginContextTable
+from cpex.framework.models.outcome import HookOutcome
 from cpex.framework.models.result import PluginResult
 from cpex.testing import FunctionPlugin, SpanLog, allow, denial, deny, never, record_of
 from cpex.testing import plugin_of as plugin
@@ -20,6 +21,7 @@ __all__ = [
     "FunctionPlugin",
     "Handler",
     "SpanLog",
+    "Watching",
     "allow",
     "call",
     "denial",
@@ -69,3 +71,14 @@ def tool_payload(**args: Any) -> ToolPreInvokePayload:
 def other_tasks() -> set[asyncio.Task[Any]]:
     """Every task of the running loop but the caller's."""
     return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+
+class Watching(FunctionPlugin):
+    """A plugin that keeps the outcomes it was told."""
+
+    def __init__(self, handler: Handler, name: str = "watching", **config: Any) -> None:
+        super().__init__(plugin(handler, name, **config).config, handler)
+        self.outcomes: list[HookOutcome] = []
+
+    async def hook_completed(self, outcome: HookOutcome) -> None:
+        self.outcomes.append(outcome)

@@ -1,3 +1,5 @@
+"""What the tests of guards share: a configuration in one line, and a context."""
+
 from __future__ import annotations
 
 from collections.abc import Callable
