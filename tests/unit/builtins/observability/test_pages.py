@@ -44,7 +44,7 @@ def page(name: str) -> str:
 
 
 def block(name: str, language: str) -> str:
-    found = re.search(rf"^```{language}\n(.*?)^```$", page(name), re.DOTALL | re.MULTILINE)
+    found = re.search(rf"^```{language}(?: [^\n]*)?\n(.*?)^```$", page(name), re.DOTALL | re.MULTILINE)
     assert found
     return found[1]
 
