@@ -234,7 +234,9 @@ class GuardGuardrail(CustomGuardrail):  # type: ignore[misc]
 
     def _raised(self, text: str, *, status_code: int = 400) -> Exception:
         # mypy: the framework's exception is typed as `Any` where it is not installed.
-        error: Exception = GuardrailRaisedException(self.guardrail_name, text, status_code=status_code)
+        error: Exception = GuardrailRaisedException(self.guardrail_name, text)
+        # Not given to it: earlier ones take none, and are answered with a status of the proxy's own.
+        error.status_code = status_code  # type: ignore[attr-defined]
         return error
 
 

@@ -327,6 +327,24 @@ async def test_agents_that_are_handed_over_to_are_guarded_as_well() -> None:
     ]
 
 
+async def test_an_agent_that_is_a_tool_is_one_call_and_is_guarded_inside_where_it_was_guarded_before() -> None:
+    seen: list[str] = []
+
+    async def look(payload: Any, context: Any) -> PluginResult[Any]:
+        seen.append(payload.name)
+        return PluginResult()
+
+    manager = manager_of(plugin(look))
+    for guarded, names in ((True, ["helper", "search"]), (False, ["helper"])):
+        seen.clear()
+        inner = Agent(name="inner", model=ScriptedModel([SEARCH, [assistant_message("done")]]), tools=[search])
+        inner = guard_agent(inner, manager) if guarded else inner
+        tool = inner.as_tool(tool_name="helper", tool_description="helps")
+        steps = [[function_call("helper", {"input": "tea"}, call_id="1")], [assistant_message("done")]]
+        await answered(guard_agent(Agent(name="outer", model=ScriptedModel(steps), tools=[tool]), manager), "hi")
+        assert seen == names
+
+
 async def test_a_plugin_that_fails_or_renames_ends_the_run() -> None:
     for handler, error in ((crash, PluginError), (rewriting(name="look_up"), GuardError)):
         with pytest.raises(Exception) as caught:
