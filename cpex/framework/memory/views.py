@@ -14,7 +14,15 @@ from typing import Any
 from cpex.framework.memory.grafting import graft
 from cpex.framework.models.context import GlobalContext, PluginContext
 from cpex.framework.models.copying import ATOMS, copy_tree
-from cpex.framework.models.lazy import PENDING, Defaults, LazyModel, complete, raw_dict, set_raw_dict
+from cpex.framework.models.lazy import (
+    PENDING,
+    Defaults,
+    LazyModel,
+    complete,
+    may_be_pending,
+    raw_dict,
+    set_raw_dict,
+)
 
 _new = object.__new__
 _EXACT = frozenset({str, bytes, type(None)})
@@ -99,7 +107,7 @@ def base_of(payload: Any) -> dict[str, Any] | None:
         # `isinstance` asks pydantic's metaclass; once per class is enough. Classes made on the fly must not pile up.
         if len(_is_lazy) >= _MAX_CLASSES:
             _is_lazy.clear()
-        lazy = _is_lazy[kind] = isinstance(payload, LazyModel)
+        lazy = _is_lazy[kind] = may_be_pending(kind)
     if not lazy:
         return None
     values = raw_dict(payload)
@@ -251,6 +259,8 @@ def view_global_context(original: GlobalContext) -> GlobalContext:
     values[PENDING] = filler
     set_raw_dict(view, values)
     _set_baseline(view, filler.baseline)
+    if type(original) is not GlobalContext and not may_be_pending(type(original)):
+        complete(view)
     return view
 
 

@@ -142,6 +142,20 @@ class Defaults:
         return set(self._given), None, None
 
 
+def may_be_pending(kind: type[Any]) -> bool:
+    """Whether instances of a class fill what is missing when it is asked for.
+
+    SECURITY: a class with its own way of answering, or with something of its own under a field's name, would answer for
+    fields that are not there yet, and a guard would judge that in their place.
+    """
+    return (
+        issubclass(kind, LazyModel)
+        and kind.__getattr__ is LazyModel.__getattr__
+        and kind.__getattribute__ is object.__getattribute__
+        and not any(hasattr(kind, name) for name in kind.model_fields)
+    )
+
+
 class LazyModel(BaseModel):
     """Base of the models that the engine may hand out before all their fields are made."""
 

@@ -8,6 +8,7 @@ import gc
 import json
 import pickle
 import sys
+import warnings
 import weakref
 from typing import Any
 
@@ -461,3 +462,87 @@ async def test_a_carried_context_sees_the_new_call_s_global_context() -> None:
     _, table = await call(manager, context=GlobalContext(request_id="r", tenant_id="a"))
     await call(manager, context=GlobalContext(request_id="r", tenant_id="b", state={"s": 1}), local_contexts=table)
     assert seen == [("a", {}), ("b", {"s": 1})]
+
+
+# Classes that answer in their own way.
+
+
+class Answering(PluginPayload):
+    """Answers for every name that is not there."""
+
+    data: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return (self.__dict__.get("data") or {}).get(name)
+
+
+class Watching(PluginPayload):
+    data: dict[str, Any]
+
+    def __getattribute__(self, name: str) -> Any:
+        return super().__dict__.get("data") if name == "data" else super().__getattribute__(name)
+
+
+class Mixin:
+    data: Any = None
+
+
+with warnings.catch_warnings():
+    # What pydantic says of a field that is named like something of a class above it.
+    warnings.simplefilter("ignore")
+
+    class Mixed(Mixin, PluginPayload):
+        data: dict[str, Any]
+
+    class Shadowing(PluginPayload):
+        schema: dict[str, Any]  # type: ignore[assignment]
+
+
+DANGEROUS = {"cmd": ["rm -rf /"]}
+
+
+@pytest.mark.parametrize("mode", ["sequential", "transform", "audit", "concurrent", "fire_and_forget"])
+@pytest.mark.parametrize(
+    ("payload", "field"),
+    [
+        (Answering(data=DANGEROUS), "data"),
+        (Watching(data=DANGEROUS), "data"),
+        (Mixed(data=DANGEROUS), "data"),
+        (Shadowing(schema=DANGEROUS), "schema"),
+    ],
+)
+async def test_a_guard_sees_what_is_there_whatever_its_class_says_of_names_that_are_not(
+    payload: Any, field: str, mode: str
+) -> None:
+    seen = []
+
+    async def looks(view: Any, context: Any) -> PluginResult[Any]:
+        seen.append(copy.deepcopy(getattr(view, field)))
+        getattr(view, field)["cmd"].append("edited")
+        return PluginResult()
+
+    manager = manager_of(*(plugin(looks, name, hooks=["own"], mode=mode) for name in "ab"))
+    await call(manager, payload, hook="own")
+    await manager.shutdown()
+    assert seen == [{"cmd": ["rm -rf /"]}] * 2
+    assert getattr(payload, field) == {"cmd": ["rm -rf /"]}
+
+
+async def test_a_guard_sees_a_global_context_whose_class_answers_in_its_own_way() -> None:
+    class Context(GlobalContext):
+        def __getattr__(self, name: str) -> Any:
+            return None
+
+    seen = []
+
+    async def looks(view: Any, context: Any) -> PluginResult[Any]:
+        seen.append((context.global_context.user, context.global_context.state))
+        context.global_context.state["seen"] = True
+        return PluginResult()
+
+    host = Context(request_id="r", user={"email": "ann@x.org"}, state={"k": [1]})
+    await call(manager_of(plugin(looks)), context=host)
+    assert seen == [({"email": "ann@x.org"}, {"k": [1], "seen": True})]
+    assert host.state == {"k": [1], "seen": True}
