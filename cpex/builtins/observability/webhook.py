@@ -117,14 +117,13 @@ class WebhookPlugin(Sink):
         """Make the HTTP client; it connects with the first batch. Does nothing the second time.
 
         Raises:
-            PluginError: The client's library is not installed, or `ca_file` cannot be used; code `sink_unavailable`.
+            PluginError: `ca_file` cannot be used; code `sink_unavailable`.
         """
         if self._client is not None:
             return
-        try:
-            from httpx2 import AsyncClient, Timeout
-        except ModuleNotFoundError as error:
-            raise self._unavailable("the webhook needs `pip install 'cpex[webhook]'`") from error
+        # Loaded by those who have somebody to send to.
+        from httpx2 import AsyncClient, Timeout
+
         headers = {name: value.get_secret_value() for name, value in self._settings.headers.items()}
         try:
             verify = ssl.create_default_context(cafile=self._settings.ca_file) if self._settings.ca_file else True

@@ -11,9 +11,9 @@ import hmac
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
-from fnmatch import fnmatchcase
 from typing import Protocol
 
+from cpex.builtins.globs import matches_any
 from cpex.builtins.privacy.checks import is_network_card, is_ssn
 from cpex.builtins.privacy.kinds import Finding, PiiType
 from cpex.builtins.privacy.recognisers import is_ssn_key
@@ -118,7 +118,7 @@ class Redaction:
 
     def text(self, text: str, key: str) -> str:
         """The text without personal data; the same object when there is none."""
-        if self._exempt_keys and _matches_any(key, self._exempt_keys):
+        if self._exempt_keys and matches_any(key, self._exempt_keys):
             return text
         # A replacement may set free what its neighbour hid, so the result is looked at again until it is clean.
         for _ in range(_MAX_ROUNDS):
@@ -132,7 +132,7 @@ class Redaction:
         parts, end = [], 0
         for finding in self._finder.find(text, key):
             found = text[finding.start : finding.end]
-            if self._allow and _matches_any(found, self._allow):
+            if self._allow and matches_any(found, self._allow):
                 continue
             self.counts[str(finding.type)] += 1
             parts += [text[end : finding.start], self._render(finding.type, found)]
@@ -146,9 +146,9 @@ class Redaction:
         type_ = _number_type(number, key)
         if type_ is None or type_ not in self._finder.types:
             return number
-        if self._exempt_keys and _matches_any(key, self._exempt_keys):
+        if self._exempt_keys and matches_any(key, self._exempt_keys):
             return number
-        if self._allow and _matches_any(str(number), self._allow):
+        if self._allow and matches_any(str(number), self._allow):
             return number
         self.counts[type_.value] += 1
         return self._render(type_.value, number)
@@ -159,8 +159,3 @@ def _number_type(number: int, key: str) -> PiiType | None:
     if is_network_card(digits):
         return PiiType.CARD
     return PiiType.SSN if is_ssn_key(key) and is_ssn(digits.zfill(9)) else None
-
-
-def _matches_any(text: str, globs: Collection[str]) -> bool:
-    text = text.casefold()
-    return any(fnmatchcase(text, glob) for glob in globs)

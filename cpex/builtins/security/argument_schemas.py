@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from cpex.builtins.security.tool_rules import glob_matcher
+from cpex.builtins.globs import glob_matcher
 from cpex.builtins.text import leaves
 
 __all__ = ["ArgumentSchemas", "Misfit"]

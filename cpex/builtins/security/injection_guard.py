@@ -9,13 +9,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from cpex.builtins.content import AFTER_HOOKS, MESSAGE_HOOKS, content_of, is_message_payload
+from cpex.builtins.globs import glob_matcher
 from cpex.builtins.guard import Guard, GuardedCall
 from cpex.builtins.security.bounded import BoundedSettings, Texts, gathered, too_large
 from cpex.builtins.security.hidden_text import without_hidden
 from cpex.builtins.security.injection_patterns import PATTERNS, WEIGHTS, InjectionPattern
 from cpex.builtins.security.injection_score import InjectionScorer, Verdict
 from cpex.builtins.security.pattern_set import compile_linear
-from cpex.builtins.security.tool_rules import glob_matcher
 from cpex.builtins.targets import targets_of
 from cpex.builtins.text import Leaf, leaves, rewrite
 from cpex.framework import PluginConfig, PluginPayload, PluginResult, PluginViolation

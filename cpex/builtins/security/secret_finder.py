@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Collection, Iterator
-from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from cpex.builtins.globs import matches_any
 from cpex.builtins.security.pattern_set import PatternSet, compile_linear
 from cpex.builtins.security.secret_rules import NAMED, SecretRule, name_pattern
 
@@ -138,7 +138,7 @@ class SecretRedaction:
 
     def text(self, text: str, key: str) -> str:
         """The text with labels for secrets; the same object when there are none."""
-        if self._exempt_keys and _matches_any(key, self._exempt_keys):
+        if self._exempt_keys and matches_any(key, self._exempt_keys):
             return text
         data: bytes | None = None
         parts: list[bytes] = []
@@ -146,7 +146,7 @@ class SecretRedaction:
         for finding in self._finder.find(text, key):
             data = text.encode(errors="surrogatepass") if data is None else data
             found = data[finding.start : finding.end]
-            if self._allow and _matches_any(found.decode(errors="replace"), self._allow):
+            if self._allow and matches_any(found.decode(errors="replace"), self._allow):
                 continue
             self.counts[finding.type] += 1
             parts += [data[end : finding.start], label(finding.type).encode()]
@@ -158,8 +158,3 @@ class SecretRedaction:
     def number(self, number: int, key: str) -> Any:
         """Integers stay: no service gives out secrets that are one."""
         return number
-
-
-def _matches_any(text: str, globs: Collection[str]) -> bool:
-    text = text.casefold()
-    return any(fnmatchcase(text, glob) for glob in globs)

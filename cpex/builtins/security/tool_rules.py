@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from fnmatch import translate
 from typing import Any, Self
 
 from pydantic import BaseModel, model_validator
 
-__all__ = ["ToolLists", "ToolRule", "glob_matcher"]
+from cpex.builtins.globs import glob_matcher
+
+__all__ = ["ToolLists", "ToolRule"]
 
 
 class ToolRule(BaseModel, extra="forbid", frozen=True):
@@ -81,10 +81,3 @@ def _compiled(rule: ToolRule) -> _Rule:
         glob_matcher(globs) if globs else None for globs in (rule.tenants, rule.servers, rule.allowed_tools)
     )
     return _Rule(tenants, servers, allowed, glob_matcher(rule.denied_tools))
-
-
-def glob_matcher(globs: Iterable[str]) -> Callable[[str], Any]:
-    """One compiled test for all globs, with the meaning of `fnmatch.fnmatchcase`."""
-    joined = "|".join(translate(glob) for glob in globs)
-    # An empty alternation would match the empty name.
-    return re.compile(joined or r"(?!)").match

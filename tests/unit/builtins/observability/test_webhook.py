@@ -7,8 +7,6 @@ import base64
 import hashlib
 import hmac
 import logging
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -297,18 +295,3 @@ async def test_values_that_may_not_be_redacted_yet_are_warned_of(caplog: pytest.
     WebhookPlugin(PluginConfig(name="a", kind="webhook", mode="sequential", config=config))
     assert "may see them before they are redacted" in caplog.text
     assert caplog.records[0].levelno == logging.WARNING
-
-
-def test_without_its_library_the_start_names_the_extra() -> None:
-    program = """
-import asyncio, sys
-sys.modules["httpx2"] = None
-from cpex.builtins.observability.webhook import WebhookPlugin
-from cpex.framework import PluginConfig, PluginError
-try:
-    asyncio.run(WebhookPlugin(PluginConfig(name="a", kind="k", config={"url": "http://x"})).initialize())
-except PluginError as error:
-    print(error.error.code, error)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "sink_unavailable the webhook needs `pip install 'cpex[webhook]'`\n"
