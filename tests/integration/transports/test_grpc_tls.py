@@ -177,6 +177,25 @@ async def test_a_server_with_half_a_tls_section_does_not_start(
 
 
 @pytest.mark.conformance("E4")
+async def test_a_host_opens_its_encrypted_key_or_says_what_is_missing(authority: Authority, tmp_path: Path) -> None:
+    pair = authority.pair("host.example")
+    key = serialization.load_pem_private_key(Path(pair["keyfile"]).read_bytes(), None)
+    closed = tmp_path / "closed.key"
+    password = serialization.BestAvailableEncryption(b"hunter2")
+    closed.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, password))
+    client = {"ca_bundle": authority.bundle(), "certfile": pair["certfile"]}
+    server = {**authority.pair("localhost"), "ca_bundle": authority.bundle(), "client_auth": "require"}
+    async with serving(tmp_path, server) as port:
+        assert await denies(tmp_path, port, {**client, "keyfile": str(closed), "keyfile_password": "hunter2"})
+        for half, text in (
+            ({**client, "keyfile": str(closed)}, "the key is encrypted; give its keyfile_password"),
+            (client, "certfile and keyfile are both required"),
+        ):
+            with pytest.raises(PluginLoadError, match=text):
+                await denies(tmp_path, port, half)
+
+
+@pytest.mark.conformance("E4")
 async def test_a_host_that_wants_no_verification_is_told_that_there_is_none_such(
     authority: Authority, tmp_path: Path
 ) -> None:

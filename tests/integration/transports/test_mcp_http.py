@@ -42,7 +42,7 @@ Answerer = Callable[[dict[str, Any], asyncio.StreamWriter], Awaitable[None]]
 
 
 @asynccontextmanager
-async def canned(answer: Answerer) -> AsyncIterator[Entry]:
+async def canned(answer: Answerer, version: str = "2025-11-25") -> AsyncIterator[Entry]:
     """A server that shakes hands, knows the plugin, and leaves the answer of a hook to the test."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -51,7 +51,7 @@ async def canned(answer: Answerer) -> AsyncIterator[Entry]:
                 fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
                 body = await reader.readexactly(int(fields.get(b"content-length", b"0")))
                 message = json.loads(body) if body else {"method": "goodbye"}
-                await _polite(message, writer) or await answer(message, writer)
+                await _polite(message, writer, version) or await answer(message, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -66,12 +66,12 @@ async def canned(answer: Answerer) -> AsyncIterator[Entry]:
         await server.wait_closed()
 
 
-async def _polite(message: dict[str, Any], writer: asyncio.StreamWriter) -> bool:
+async def _polite(message: dict[str, Any], writer: asyncio.StreamWriter, version: str) -> bool:
     """Answer everything but a hook; whether it was that."""
     params = message.get("params", {})
     if message["method"] == "initialize":
         info = {"name": "x", "version": "1"}
-        value = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo": info}
+        value = {"protocolVersion": version, "capabilities": {}, "serverInfo": info}
     elif params.get("name") == "get_plugin_config":
         value = {"content": [{"type": "text", "text": json.dumps(CONFIG)}]}
     elif "id" not in message:
@@ -169,6 +169,12 @@ async def test_a_server_that_cannot_be_reached_is_tried_three_times_and_named(tm
 
 
 @pytest.mark.conformance("E10")
+async def test_a_server_of_another_protocol_version_is_refused_by_name(tmp_path: Path) -> None:
+    async with canned(html, "1999-01-01") as entry:
+        text = await start_fails(tmp_path, entry)
+    assert "the server speaks MCP version '1999-01-01', and this end one of 2024-11-05, " in text
+
+
 async def test_a_name_that_leads_into_a_private_network_is_refused(tmp_path: Path) -> None:
     name = socket.gethostname()
     try:
