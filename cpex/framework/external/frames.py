@@ -17,9 +17,10 @@ from cpex.framework.external.restoring import restored
 from cpex.framework.external.wire import WireError
 from cpex.framework.memory.views import ContextSource
 from cpex.framework.models.context import GlobalContext, PluginContext
-from cpex.framework.models.lazy import contents, is_untouched
+from cpex.framework.models.lazy import contents, is_untouched, raw_dict
 from cpex.framework.models.payload import PluginPayload
 from cpex.framework.models.result import PluginErrorModel, PluginResult
+from cpex.framework.pipeline.turns import PLAIN_ALLOWS
 
 __all__ = ["Answer", "ContextMaps", "Question"]
 
@@ -116,6 +117,8 @@ class Answer(NamedTuple):
         document: dict[str, Any] = {"id": id, "plugin": plugin}
         if error is not None:
             document["error"] = error
+        elif not context and result is not None and raw_dict(result) in PLAIN_ALLOWS:
+            return _plain_allow(id, plugin)
         else:
             document["result"] = result
         if context:
@@ -123,12 +126,17 @@ class Answer(NamedTuple):
         return wire.dumps(document, reveal=reveal)
 
     @classmethod
-    def read(cls, frame: bytes, id: str) -> Answer:
+    def read(cls, frame: bytes, id: str, plugin: str = "") -> Answer:
         """Read the answer to one question.
+
+        Args:
+            plugin: The name that was asked for; the commonest answer to it is known at sight.
 
         Raises:
             WireError: It is none, or it answers another question.
         """
+        if frame == _plain_allow(id, plugin):
+            return cls(plugin, {"continue_processing": True})
         document = _document(frame)
         if document.get("id") != id:
             # SECURITY: a late answer must never decide about another operation.
@@ -173,6 +181,11 @@ class Answer(NamedTuple):
             _replace(getattr(context, name), self.context.get(name), (sent or {}).get(name, {}))
             if sent is None or name == "state":
                 _replace(getattr(context.global_context, name), shared.get(name), sent_shared.get(name, {}))
+
+
+def _plain_allow(id: str, plugin: str) -> bytes:
+    """The answer of a plugin that allows and says nothing else; most do, and it is always written alike."""
+    return b'{"id":%b,"plugin":%b,"result":{"continue_processing":true}}' % (wire.text(id), wire.text(plugin))
 
 
 class ContextMaps:

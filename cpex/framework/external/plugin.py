@@ -200,7 +200,9 @@ class RemotePlugin(Plugin):
             try:
                 if "frames" in self._features:
                     id, frame = self._question(hook, payload, context, extensions)
-                    return self._taken_in(Answer.read(await link.exchange(frame), id), frame, payload, context)
+                    return self._taken_in(
+                        Answer.read(await link.exchange(frame), id, self._remote_name), frame, payload, context
+                    )
                 return await self._ask_plainly(link, hook, payload, context)
             except LinkError as error:
                 if error.sent or last:

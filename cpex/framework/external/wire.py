@@ -76,6 +76,11 @@ def dumps(value: Any, *, reveal: bool = False) -> bytes:
     return data
 
 
+def text(value: str) -> bytes:
+    """A text as it stands in a frame."""
+    return _written(value)
+
+
 def _written(words: JsonValue) -> bytes:
     try:
         return to_json(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,31 @@ async def test_a_context_that_is_given_as_an_object_comes_back_as_that_object() 
     server = await served(rewrite)
     context = PluginContext(global_context=GlobalContext(request_id="r"))
     assert (await server.invoke_hook("tool_pre_invoke", "p", PAYLOAD, context))["context"] is context
+
+
+@pytest.mark.parametrize("answer", [PluginResult(), PluginResult(continue_processing=True)], ids=["empty", "plain"])
+@pytest.mark.parametrize("name", ["p", 'p"ü\\'])
+async def test_the_commonest_answer_is_written_alike_and_known_at_sight(answer: PluginResult[Any], name: str) -> None:
+    frame = Answer.frame("1a", name, answer)
+    text = json.dumps({"id": "1a", "plugin": name, "result": {"continue_processing": True}}, ensure_ascii=False)
+    assert frame.decode() == text.replace('": ', '":').replace(", ", ",")
+    known, read = Answer.read(frame, "1a", name), Answer.read(frame, "1a")
+    assert known == read == Answer(name, {"continue_processing": True})
+    with pytest.raises(wire.WireError, match="id of another question"):
+        Answer.read(frame, "1b", name)
+
+
+async def test_whatever_else_an_answer_says_is_in_its_frame() -> None:
+    for answer in (denial(), PluginResult(metadata={"a": 1}), PluginResult(continue_processing=True, retry_delay_ms=3)):
+        frame = Answer.frame("1a", "p", answer)
+        expected = {"continue_processing": answer.continue_processing}
+        told = Answer.read(frame, "1a", "p").result
+        assert told is not None
+        assert told | expected == told
+        assert told != {"continue_processing": True}
+    assert Answer.read(Answer.frame("1a", "p", PluginResult(), {"state": {"k": 1}}), "1a", "p").context == {
+        "state": {"k": 1}
+    }
 
 
 async def test_a_context_without_state_is_not_sent_back() -> None:

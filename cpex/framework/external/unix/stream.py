@@ -136,6 +136,9 @@ class MessageStream(asyncio.BufferedProtocol):
     def _make_room(self, needed: int) -> None:
         """See to it that the next bytes have a place, up to the end of a message that has begun."""
         left = self._received - self._taken
+        if not left and len(self._bytes) == ROOM:
+            self._taken = self._received = 0
+            return
         if needed <= len(self._bytes) == ROOM:
             if self._taken:
                 self._room[:left] = bytes(self._room[self._taken : self._received])
