@@ -2,6 +2,9 @@
 
 `TenantPluginManager` is self-contained. `PluginManager` is the same with one state for the whole process, which is its
 contract with hosts that make it in several places; that sharing lives in this module alone.
+
+It is one module because tests of hosts replace `settings`, `logger` and `ConfigLoader` in it by their dotted names:
+whatever reads one of them stands here.
 """
 
 from __future__ import annotations

@@ -39,8 +39,11 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+# SECURITY: reading what a plugin or a server gave must end soon, however deep or wide it is made.
 MAX_COERCED_DEPTH = 20
+"""Levels."""
 MAX_COERCED_ENTRIES = 500
+"""Entries of one container."""
 
 _MANIFEST = "plugin-manifest.yaml"
 _BLOCKED_MODULES = frozenset(

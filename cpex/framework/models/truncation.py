@@ -1,4 +1,7 @@
-"""Limits on what execution records may hold."""
+"""Limits on what execution records may hold.
+
+Hosts know these names, underscores included, as names of `cpex.framework.models`.
+"""
 
 from __future__ import annotations
 

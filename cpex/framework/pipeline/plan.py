@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cpex.framework.base import HookRef
+from cpex.framework.conditions import compile_conditions
 from cpex.framework.hooks.registry import get_hook_registry
 from cpex.framework.models import _collect_config_keys, _truncate
 from cpex.framework.models.config import PluginConfig
@@ -18,7 +19,6 @@ from cpex.framework.models.context import GlobalContext
 from cpex.framework.models.lazy import build
 from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMode
 from cpex.framework.models.record import ControlExecutionRecord
-from cpex.framework.utils import compile_conditions
 
 if TYPE_CHECKING:
     # At run time they bring extensions and the identity hooks along.
