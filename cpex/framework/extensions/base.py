@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
+from cpex.framework.models.contents import attributes_of, elements_of, has_attributes
 from cpex.framework.models.lazy import build
 
 logger = logging.getLogger(__name__)
@@ -125,12 +126,17 @@ def _same(old: Any, new: Any) -> bool:
         return _same(old.__dict__, new.__dict__) and _same(old.__pydantic_extra__, new.__pydantic_extra__)
     if _compares_by_identity(kind):
         # Its equality is identity, which no copy keeps; the attributes tell whether it was edited.
-        return hasattr(old, "__dict__") and _same(vars(old), vars(new))
+        return has_attributes(old) and _same_state(old, new)
     try:
-        return bool(old == new)
+        # SECURITY: being equal is the class's own word, which may look at an id alone.
+        return bool(old == new) and _same_state(old, new)
     # A foreign object's own comparison runs here; not being able to tell means that it may have changed.
     except Exception:
         return False
+
+
+def _same_state(old: Any, new: Any) -> bool:
+    return _same(attributes_of(old), attributes_of(new)) and _same(elements_of(old), elements_of(new))
 
 
 def _compares_by_identity(kind: type[Any]) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import marshal
 import operator
-from collections import deque
 from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel
 
+from cpex.framework.models.contents import attributes_of, elements_of, has_attributes
 from cpex.framework.models.copying import ATOMS, copy_now, copy_tree
 from cpex.framework.models.lazy import set_bookkeeping_of
 
@@ -158,7 +158,7 @@ def _same(old: Any, new: Any, memo: GraftMemo) -> bool:
             return bool(old == new) and sorted(map(repr, map(type, old))) == kinds and all(map(_is_plain, new))
         # mypy takes the two for functions of different types; they are the same slot, looked up on the class.
         if getattr(kind, "__eq__") is object.__eq__:  # noqa: B009
-            return _has_state(kind, new) and _same_state(old, new, memo)
+            return has_attributes(new) and _same_state(old, new, memo)
         # SECURITY: being equal is the class's own word, which may look at an id alone: what a plugin has masked in the
         # rest would be taken for unchanged, and be handed on as it was.
         return bool(old == new) and _same_state(old, new, memo)
@@ -172,35 +172,12 @@ def _is_plain(value: Any) -> bool:
     return kind in ATOMS or isinstance(value, Enum) or (kind in (tuple, frozenset) and all(map(_is_plain, value)))
 
 
-def _has_state(kind: type[Any], value: Any) -> bool:
-    return hasattr(value, "__dict__") or bool(_slots_of(kind))
-
-
 def _same_state(old: Any, new: Any, memo: GraftMemo) -> bool:
     """Whether two objects of one class hold the same: attributes and elements, but for what compiled classes hide."""
-    before, after = _state_of(old), _state_of(new)
-    if _graft_dict(before, after, memo) is not before:
+    attributes, elements = attributes_of(old), elements_of(old)
+    if _graft_dict(attributes, attributes_of(new), memo) is not attributes:
         return False
-    if isinstance(new, dict):
-        items = dict(dict.items(old))
-        return _graft_dict(items, dict(dict.items(new)), memo) is items
-    if isinstance(new, list | tuple | deque):
-        elements = list(old)
-        return _graft_list(elements, list(new), memo) is elements
-    return True
-
-
-def _state_of(value: Any) -> dict[Any, Any]:
-    slots = {name: getattr(value, name, _MISSING) for name in _slots_of(type(value))}
-    return slots | getattr(value, "__dict__", {})
-
-
-def _slots_of(kind: type[Any]) -> tuple[str, ...]:
-    """Names of the attributes that instances hold outside of their dictionaries."""
-    found: list[str] = []
-    for cls in kind.__mro__:
-        slots = cls.__dict__.get("__slots__", ())
-        for name in (slots,) if isinstance(slots, str) else slots:
-            private = name.startswith("__") and not name.endswith("__")
-            found.append(f"_{cls.__name__.lstrip('_')}{name}" if private else name)
-    return tuple(name for name in found if name not in ("__dict__", "__weakref__"))
+    others: Any = elements_of(new)
+    if isinstance(elements, dict):
+        return _graft_dict(elements, others, memo) is elements
+    return elements is None or _graft_list(elements, others, memo) is elements

@@ -182,6 +182,37 @@ def test_custom_is_replaced_freely_and_none_wipes_it() -> None:
     assert merged(Extensions(), Extensions(custom={"a": 1})).custom == {"a": 1}
 
 
+class Row:
+    """Equal by its key, as rows of databases are."""
+
+    key = 1
+
+    def __init__(self, ssn: str) -> None:
+        self.ssn = ssn
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Row) and self.key == other.key
+
+    __hash__ = None
+
+
+class Titled(list[Row]):
+    ssn = ""
+
+
+def test_custom_whose_objects_take_themselves_for_unchanged_is_judged_by_what_they_hold() -> None:
+    original = Extensions(custom={"row": Row("123"), "rows": Titled([Row("123")])})
+    view = shown(original)
+    assert view.custom is not None
+    assert original.custom is not None
+    view.custom["row"].ssn = "***"
+    view.custom["rows"][0].ssn = "***"
+    result = merged(original, view).custom
+    assert (result["row"].ssn, result["rows"][0].ssn) == ("***", "***")
+    assert (original.custom["row"].ssn, original.custom["rows"][0].ssn) == ("123", "123")
+    assert merged(original, shown(original).model_copy()) is original
+
+
 def test_custom_that_differs_only_in_type_is_a_change() -> None:
     original = Extensions(custom={"approved": 1})
     assert merged(original, Extensions(custom={"approved": True})).custom["approved"] is True

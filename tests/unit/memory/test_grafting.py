@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import collections
 import copy
+import ipaddress
+import pathlib
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, NamedTuple
@@ -150,6 +152,14 @@ class Color(Enum):
 @pytest.mark.parametrize("plain", [{1, "a"}, frozenset({(1, "a"), Color.RED}), {frozenset({1})}, OBJECTS[1]])
 def test_what_is_alike_stays_the_original(plain: Any) -> None:
     assert graft(plain, copy.deepcopy(plain)) is plain
+
+
+def test_what_a_value_has_worked_out_meanwhile_is_no_change() -> None:
+    old = [ipaddress.ip_network("10.0.0.0/8"), pathlib.PurePosixPath("a/b")]
+    new = copy.deepcopy(old)
+    assert str(new[0].netmask) == "255.0.0.0"
+    assert hash(new[1])
+    assert graft(old, new) is old
 
 
 def test_an_object_that_holds_itself_can_be_grafted() -> None:
