@@ -158,7 +158,7 @@ class MCPClientConfig(Section):
     """How an external plugin over MCP is reached: by a command to start, or at a URL."""
 
     proto: TransportType
-    """`STDIO`, `SSE` or `STREAMABLEHTTP`."""
+    """`STDIO` or `STREAMABLEHTTP`. `SSE` is known, and refused where a plugin is `external`: nothing speaks it."""
     url: str | None = None
     """Where the server is. A private address is refused unless SSRF protection is switched off."""
     script: str | None = None
@@ -255,7 +255,7 @@ class GRPCClientConfig(Section):
     """How an external plugin over gRPC is reached: at `host:port` or over a Unix socket."""
 
     target: str | None = None
-    """`host:port`."""
+    """`host:port`. A private address is refused at the start unless SSRF protection is switched off."""
     uds: SocketPath | None = None
     """Unix socket, instead of a target."""
     tls: GRPCClientTLSConfig | None = None
