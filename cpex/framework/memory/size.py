@@ -1,17 +1,23 @@
 """How large a payload is: the one byte budget of a hook call.
 
 The content of a payload is the UTF-8 bytes of all strings in it (keys included), the length of byte strings, and eight
-bytes for every other scalar. Structure costs nothing, and a container that appears twice counts once.
+bytes for every other scalar, which every object is that is neither a container, a model nor a dataclass. Structure
+costs nothing, and a container that appears twice counts once.
 """
 
 from __future__ import annotations
 
 import pickle
+from collections import deque
 from collections.abc import Iterable
+from dataclasses import is_dataclass
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
+
+from cpex.framework.models.contents import attributes_of
 
 SCALAR_BYTES = 8
 """What every scalar that is not text costs."""
@@ -105,8 +111,11 @@ def _inside(item: Any) -> Iterable[Any] | None:
     """What a container holds, or `None` for a scalar."""
     if isinstance(item, dict):
         return chain(item, item.values())
-    if isinstance(item, list | tuple | set | frozenset):
+    if isinstance(item, list | tuple | set | frozenset | deque):
         return item
     if isinstance(item, BaseModel):
         return chain(item.__dict__.values(), (item.__pydantic_extra__ or {}).values())
+    if (is_dataclass(item) and not isinstance(item, type)) or isinstance(item, SimpleNamespace):
+        # Declared to be data. What other objects refer to may be the whole program.
+        return attributes_of(item).values()
     return None

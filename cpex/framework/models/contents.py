@@ -25,8 +25,9 @@ def attributes_of(value: Any) -> dict[str, Any]:
     """Attributes that an object holds, in its dictionary and in slots; those of compiled classes are not seen."""
     if type(value).__module__ in _COMPARED_WHOLE:
         return {}
-    slots = {name: getattr(value, name, _MISSING) for name in _slots_of(type(value))}
-    return slots | getattr(value, "__dict__", {})
+    slots = {name: _attribute(value, name) for name in _slots_of(type(value))}
+    own = _attribute(value, "__dict__")
+    return slots if own is _MISSING else slots | own
 
 
 def elements_of(value: Any) -> dict[Any, Any] | list[Any] | None:
@@ -38,6 +39,14 @@ def elements_of(value: Any) -> dict[Any, Any] | list[Any] | None:
     if isinstance(value, tuple):
         return list(tuple.__iter__(value))
     return list(deque.__iter__(value)) if isinstance(value, deque) else None
+
+
+def _attribute(value: Any, name: str) -> Any:
+    # Past whatever the class does when it is asked.
+    try:
+        return object.__getattribute__(value, name)
+    except AttributeError:
+        return _MISSING
 
 
 def _slots_of(kind: type[Any]) -> list[str]:

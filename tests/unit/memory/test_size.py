@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from decimal import Decimal
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pydantic import BaseModel, SecretStr
 
 from cpex.framework.memory.size import content_bytes, fits
+
+
+@dataclass
+class Declared:
+    text: str
+    more: list[str]
+
+
+@dataclass(slots=True)
+class DeclaredInSlots:
+    text: str
 
 
 class Model(BaseModel):
@@ -29,6 +43,11 @@ SIZES: list[tuple[Any, int]] = [
     (1.5, 8),
     (Decimal("1.5"), 8),
     (object(), 8),
+    (Declared("abc", ["de"]), 5),
+    (DeclaredInSlots("abc"), 3),
+    (Declared, 8),
+    (SimpleNamespace(text="abc"), 3),
+    (deque(["abc", 1]), 11),
     (SecretStr("secret"), 6),
     ([], 0),
     ({}, 0),
