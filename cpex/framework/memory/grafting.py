@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import operator
+import struct
 from enum import Enum
 from typing import Any
 
@@ -16,6 +17,13 @@ from cpex.framework.models.lazy import set_bookkeeping_of
 _set_fields_set, _set_extra, _set_private = set_bookkeeping_of
 _is = operator.is_
 _MISSING = object()
+
+
+class _Plain:
+    """A class whose instances have nothing but attributes."""
+
+
+_PLAIN_SIZE, _POINTER_SIZE = _Plain.__basicsize__, struct.calcsize("P")
 
 GraftMemo = dict[Any, Any]
 """Copies by the id of their source, as `copy_now` has them, and grafted containers by the ids of old and new."""
@@ -158,7 +166,7 @@ def _same(old: Any, new: Any, memo: GraftMemo) -> bool:
             return bool(old == new) and sorted(map(repr, map(type, old))) == kinds and all(map(_is_plain, new))
         # mypy takes the two for functions of different types; they are the same slot, looked up on the class.
         if getattr(kind, "__eq__") is object.__eq__:  # noqa: B009
-            return has_attributes(new) and _same_state(old, new, memo)
+            return has_attributes(new) and _same_state(old, new, memo) and _same_hidden(old, new, memo)
         # SECURITY: being equal is the class's own word, which may look at an id alone: what a plugin has masked in the
         # rest would be taken for unchanged, and be handed on as it was.
         return bool(old == new) and _same_state(old, new, memo)
@@ -181,3 +189,12 @@ def _same_state(old: Any, new: Any, memo: GraftMemo) -> bool:
     if isinstance(elements, dict):
         return _graft_dict(elements, others, memo) is elements
     return elements is None or _graft_list(elements, others, memo) is elements
+
+
+def _same_hidden(old: Any, new: Any, memo: GraftMemo) -> bool:
+    """Whether what no attribute shows is the same; of exceptions it is compared, of others nobody can tell."""
+    if isinstance(new, BaseException):
+        return _graft(old.args, new.args, memo) is old.args and str(old) == str(new)
+    # Functions and partials are larger than their attributes.
+    slots = len(attributes_of(new)) - len(getattr(new, "__dict__", ()))
+    return type(new).__basicsize__ <= _PLAIN_SIZE + _POINTER_SIZE * slots

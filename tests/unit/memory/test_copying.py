@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import datetime
 import enum
+import functools
 import logging
 import threading
 import types
@@ -297,6 +298,29 @@ def test_the_helpers_of_the_public_module_wrap_and_copy() -> None:
 
 
 # Grafting.
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (ValueError("old"), ValueError("new")),
+        (OSError(2, "old"), OSError(2, "new")),
+        (functools.partial(print, "old"), functools.partial(print, "new")),
+        (lambda: "old", lambda: "new"),
+    ],
+)
+def test_a_change_that_no_attribute_shows_is_taken_over(old: Any, new: Any) -> None:
+    grafted = graft({"value": old}, {"value": new})["value"]
+    assert grafted is not old
+    assert str(grafted) == str(new)
+
+
+def test_an_exception_that_says_the_same_is_the_same() -> None:
+    old, new = ValueError("same", 1), ValueError("same", 1)
+    value = {"value": old}
+    assert graft(value, {"value": new}) is value
+    new.add_note("but for this")
+    assert graft(value, {"value": new})["value"].__notes__ == ["but for this"]
 
 
 @pytest.mark.parametrize("value", [*MUTABLE.values(), *IMMUTABLE], ids=lambda value: type(value).__name__)
