@@ -1,14 +1,16 @@
 """Finds and rewrites the strings inside a payload, wherever they are nested.
 
-Both walks go through dicts, lists, tuples, sets, pydantic models, dataclasses and simple namespaces, and into bytes
-that are UTF-8 text. They stop at a depth and a number of values, because a plugin may be handed anything, also
-structures that contain themselves. What is looked for, and what becomes of it, is the caller's business.
+Both walks go through dicts, lists, tuples, sets, deques, pydantic models, dataclasses and simple namespaces, and into
+bytes that are UTF-8 text and what exceptions say. They stop at a depth and a number of values, because a plugin may be
+handed anything, also structures that contain themselves. What is looked for, and what becomes of it, is the caller's
+business.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+from collections import deque
 from collections.abc import Iterator, Mapping, Set
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
@@ -79,9 +81,11 @@ def leaves(value: Any, name: str) -> Iterator[Leaf]:
             raise _too_large()
         if isinstance(value, str):
             yield Leaf(value, trail)
-        elif isinstance(value, bytes | bytearray):
+        elif isinstance(value, bytes | bytearray | memoryview):
             if (text := _decoded(value)) is not None:
                 yield Leaf(text, trail)
+        elif isinstance(value, BaseException):
+            yield Leaf(_said(value), trail)
         elif (children := _children(value)) is not None:
             if depth >= MAX_DEPTH:
                 raise _too_deep()
@@ -94,7 +98,7 @@ def _children(value: Any) -> list[tuple[Any, Any]] | None:
     """The named or numbered parts of a container; `None` for what is not one."""
     if isinstance(value, Mapping):
         return list(value.items())
-    if isinstance(value, list | tuple | Set):
+    if isinstance(value, list | tuple | Set | deque):
         return list(enumerate(value))
     if isinstance(value, BaseModel):
         return [*value.__dict__.items(), *(value.__pydantic_extra__ or {}).items()]
@@ -105,11 +109,16 @@ def _children(value: Any) -> list[tuple[Any, Any]] | None:
     return None
 
 
-def _decoded(data: bytes | bytearray) -> str | None:
+def _decoded(data: bytes | bytearray | memoryview) -> str | None:
     try:
-        return data.decode()
+        return bytes(data).decode()
     except UnicodeDecodeError:
         return None
+
+
+def _said(error: BaseException) -> str:
+    """What an exception says, and the notes that were added to it."""
+    return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
 class TextChange(Protocol):
@@ -157,11 +166,25 @@ class _Rewriting:
             return value
         if isinstance(value, int):
             return self._change.number(value, key)
-        if isinstance(value, bytes | bytearray):
+        if isinstance(value, bytes | bytearray | memoryview):
             return self._bytes(value, key)
+        if isinstance(value, BaseException):
+            return self._exception(value, key)
         return self._container(value, key, depth)
 
-    def _bytes(self, data: bytes | bytearray, key: str) -> Any:
+    def _exception(self, error: BaseException, key: str) -> BaseException:
+        text = _said(error)
+        changed = self._change.text(text, key)
+        if changed is text:
+            return error
+        # A tool that failed has failed still; of what class it was is kept where that class takes a text.
+        try:
+            new = type(error)(changed)
+        except Exception:
+            return RuntimeError(f"{type(error).__name__}: {changed}")
+        return new if str(new) == str(changed) else RuntimeError(f"{type(error).__name__}: {changed}")
+
+    def _bytes(self, data: bytes | bytearray | memoryview, key: str) -> Any:
         text = _decoded(data)
         if text is None:
             return data
@@ -176,7 +199,7 @@ class _Rewriting:
             raise _too_deep()
         if isinstance(value, Mapping):
             return self._mapping(value, key, depth)
-        if isinstance(value, list | tuple | Set):
+        if isinstance(value, list | tuple | Set | deque):
             return self._sequence(value, key, depth)
         return self._object(value, children, depth)
 
@@ -203,6 +226,8 @@ class _Rewriting:
             return value
         if isinstance(value, list):
             return new
+        if isinstance(value, deque):
+            return deque(new, value.maxlen)
         make = getattr(type(value), "_make", None)
         return make(new) if make else tuple(new) if isinstance(value, tuple) else _as_set(value, new)
 

@@ -139,3 +139,19 @@ async def test_each_guard_loads_by_its_short_name_and_serves_every_hook_that_it_
         assert [record.status.value for record in result.executions] == ["completed"], hook
         assert (result.continue_processing, result.modified_payload) == (True, None), hook
     await manager.shutdown()
+
+
+@pytest.mark.parametrize("kind", ["privacy.PIIRedactionPlugin", "security.SecretsPlugin"])
+async def test_what_an_exception_says_reaches_the_host_redacted(kind: str) -> None:
+    said = "login of joe@example.com failed, ghp_" + "aB3" * 12
+    manager = TenantPluginManager(
+        Config(plugins=[PluginConfig(name="g", kind=kind, mode="transform", hooks=["tool_post_invoke"])])
+    )
+    await manager.initialize()
+    payload = ToolPostInvokePayload(name="t", result=ConnectionError(said))
+    result, _ = await manager.invoke_hook("tool_post_invoke", payload, GlobalContext(request_id="r"))
+    await manager.shutdown()
+    assert result.modified_payload is not None
+    assert isinstance(result.modified_payload.result, ConnectionError)
+    assert "REDACTED" in str(result.modified_payload.result)
+    assert str(payload.result) == said

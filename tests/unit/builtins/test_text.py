@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import namedtuple
+from collections import deque, namedtuple
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,6 +65,26 @@ def test_every_string_is_found_with_its_path() -> None:
 def test_text_in_bytes_dataclasses_namespaces_and_sets_is_found() -> None:
     found = [leaf.text for leaf in leaves([b"one", Record("two"), SimpleNamespace(a="three"), {"four"}, b"\xff"], "x")]
     assert found == ["one", "two", "three", "four"]
+
+
+def test_what_an_exception_says_is_found_and_rewritten() -> None:
+    error = ConnectionError("no answer from a")
+    error.add_note("asked twice")
+    assert paths({"e": error}) == [("args[key]", "e"), ("args.e", "no answer from a\nasked twice")]
+    new = rewrite(error, Upper())
+    assert (type(new), str(new)) == (ConnectionError, "NO ANSWER FROM A\nASKED TWICE")
+    assert str(error) == "no answer from a"
+    assert repr(rewrite(KeyError("a"), Upper())) == repr(RuntimeError("KeyError: 'A'")), "it would quote its text anew"
+    same = ValueError("SAME")
+    assert rewrite(same, Upper()) is same
+
+
+def test_text_in_views_of_bytes_and_queues_is_found_and_rewritten() -> None:
+    value = {"view": memoryview(b"a"), "odd": memoryview(b"\xff"), "queue": deque(["b", "C"], maxlen=2)}
+    assert [text for path, text in paths(value) if "[key]" not in path] == ["a", "b", "C"]
+    new = rewrite(value, Upper())
+    assert (bytes(new["view"]), new["odd"], new["queue"]) == (b"A", value["odd"], deque(["B", "C"], maxlen=2))
+    assert new["queue"].maxlen == 2
 
 
 def test_a_path_shows_only_the_beginning_of_a_long_key() -> None:
