@@ -105,21 +105,23 @@ def _as_payload(plan: HookPlan, rules: Rules, plugin: str, kind: type[Any], retu
 
 
 def _filtered(policy: HookPayloadPolicy, plugin: str, current: BaseModel, returned: BaseModel) -> Accepted | None:
-    """Take over the writable fields that differ; WARN about the others."""
+    """Take over the writable fields that differ, those that no class declares included; WARN about the others."""
     complete(returned)
-    before, after = current.__dict__, returned.__dict__
+    extra, more = current.__pydantic_extra__ or {}, returned.__pydantic_extra__ or {}
+    before, after = {**current.__dict__, **extra}, {**returned.__dict__, **more}
     updates: dict[str, Any] = {}
-    rejected: list[str] = []
-    for name in type(current).model_fields:
+    rejected = {name for name in extra if name not in after}
+    for name in (*type(current).model_fields, *more):
         if name not in after:
             continue
         value = graft(before[name], after[name]) if name in before else copy_tree(after[name])
         if name in before and value is before[name]:
             continue
-        if name in policy.writable_fields:
+        # What the payload's class has no place for would be lost in the copy.
+        if name in policy.writable_fields and (name not in more or current.__pydantic_extra__ is not None):
             updates[name] = value
         else:
-            rejected.append(name)
+            rejected.add(name)
     if rejected:
         logger.warning("Plugin %s: changes of fields %s were rejected by the hook's policy", plugin, sorted(rejected))
     return Accepted(payload=current.model_copy(update=updates)) if updates else None

@@ -334,3 +334,34 @@ async def test_without_extensions_of_the_host_a_plugin_sees_none() -> None:
 
     await call(manager_of(plugin(looks)))
     assert seen == [None]
+
+
+class Open(PluginPayload, extra="allow"):
+    known: str = ""
+
+
+@pytest.mark.parametrize("writable", [{"note"}, {"known"}])
+async def test_a_policy_goes_for_fields_that_no_class_declares_too(
+    writable: set[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def masks(payload: Any) -> Any:
+        payload.note["card"] = "***"
+        return payload.model_copy(update={"known": "changed", "added": 1})
+
+    def removes(payload: Any) -> Any:
+        return type(payload)(known=payload.known)
+
+    host = Open(known="k", note={"card": "4111"})
+    policies = {"own": HookPayloadPolicy(frozenset(writable))}
+    first, second = plugin(returning(masks), "a", hooks=["own"]), plugin(returning(removes), "b", hooks=["own"])
+    result, _ = await call(manager_of(first, second, hook_policies=policies), host, hook="own")
+    changed = result.modified_payload
+    if writable == {"note"}:
+        assert (changed.known, changed.note) == ("k", {"card": "***"})
+        assert "Plugin a: changes of fields ['added', 'known'] were rejected" in caplog.text
+    else:
+        assert (changed.known, changed.note) == ("changed", {"card": "4111"})
+        assert "Plugin a: changes of fields ['added', 'note'] were rejected" in caplog.text
+    assert not hasattr(changed, "added")
+    assert "Plugin b: changes of fields ['note'] were rejected" in caplog.text
+    assert host == Open(known="k", note={"card": "4111"})
