@@ -38,11 +38,16 @@ def test_the_page_tells_which_way_imports_run() -> None:
 
 
 def test_the_paths_of_the_page_exist() -> None:
-    paths = re.findall(r"`((?:cpex|tests)/[\w/.]+)`", PAGE)
+    paths = re.findall(r"`((?:benchmarks|cpex|tests)/[\w/.]+)`", PAGE)
     assert [path for path in paths if not (ROOT / path).exists()] == []
     folders = [ROOT / "cpex" / "framework" / name for name in ("pipeline", "loader")]
     bare = set(re.findall(r"`(\w+\.py)`", PAGE))
     assert [name for name in sorted(bare) if not any((folder / name).exists() for folder in folders)] == []
+
+
+def test_the_page_names_every_module_that_tests_share() -> None:
+    shared = {path.name for path in (ROOT / "tests").glob("*.py")} - {"conftest.py"}
+    assert sorted(shared - set(re.findall(r"`tests/(\w+\.py)`", PAGE))) == []
 
 
 def test_every_fragment_becomes_notes_of_one_change_each() -> None:

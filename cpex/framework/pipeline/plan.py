@@ -41,7 +41,7 @@ _IDENTITY_HOOKS = frozenset({"identity_resolve", "token_delegate"})
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One plugin's turn in one hook."""
+    """One plugin's place in the plan of a hook."""
 
     name: str
     uuid: str
