@@ -127,7 +127,14 @@ def _request_tests(condition: PluginCondition) -> Iterator[Matcher]:
         yield lambda _, context: base_content_type(context.content_type) in types
     if condition.user_patterns:
         patterns = tuple(condition.user_patterns)
-        yield lambda _, context: any(pattern in name for name in _user_names(context.user) for pattern in patterns)
+        yield lambda _, context: any(pattern in name for name in _known_names(context) for pattern in patterns)
+
+
+def _known_names(context: GlobalContext) -> list[str]:
+    """All names of the user: those of `user`, and those that the host has authenticated."""
+    names = _user_names(context.user)
+    known = context.user_context
+    return names if known is None else [*names, *filter(None, (known.email, known.user_id, known.full_name))]
 
 
 def _user_names(user: Any) -> list[str]:

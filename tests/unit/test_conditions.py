@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from cpex.framework.conditions import compile_conditions, entity_fields
-from cpex.framework.models import GlobalContext, PluginCondition
+from cpex.framework.models import GlobalContext, PluginCondition, UserContext
 from cpex.framework.utils import get_matchable_value, matches, payload_matches
 
 TOOL = SimpleNamespace(name="search")
@@ -82,6 +82,22 @@ def test_content_types_are_compared_without_parameters_and_without_wildcards(lis
 )
 def test_users_match_by_a_part_of_what_they_are_known_by(user, expected):
     assert holds({"user_patterns": ["nobody", "corp.example"]}, user=user) is expected
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ({"user_id": "u-7", "email": "alice@corp.example"}, True),
+        ({"user_id": "corp.example/7"}, True),
+        ({"user_id": "u-7", "full_name": "Alice (corp.example)"}, True),
+        ({"user_id": "u-7", "department": "corp.example"}, False),
+    ],
+)
+@pytest.mark.parametrize("user", [None, "", "u-7"])
+def test_users_match_by_what_the_host_has_authenticated_too(user, known, expected):
+    """A host that tells of the user there alone must not switch guards off by it."""
+    request = {"user": user, "user_context": UserContext(**known)}
+    assert holds({"user_patterns": ["corp.example"]}, **request) is expected
 
 
 def test_everything_in_one_condition_must_hold_and_one_condition_is_enough():

@@ -42,7 +42,8 @@ FAILING: tuple[Departure, ...] = (
         "D5a",
         "conditions",
         "are judged once, on the host's payload; an empty name matches every set; dict users match by their keys",
-        "are judged right before each plugin; an empty name matches no set; dict users match by e-mail, id or name",
+        "are judged right before each plugin; an empty name matches no set; users match by the e-mail, id or name of a "
+        "dict or of the user context",
     ),
     Departure("D6", "`capabilities: read_headers`", "becomes no capability at all", "is a list of one"),
     Departure(
