@@ -31,6 +31,7 @@ from cpex.framework.settings import get_catalog_settings
 from cpex.framework.utils import find_package_path, manifest_filename_for_class
 from cpex.tools import integrity, packages
 from cpex.tools.manifests import MANIFEST, manifest_in, manifest_of, unpack
+from cpex.tools.templates import cpex_requirement
 
 __all__ = ["PluginCatalog"]
 
@@ -194,7 +195,10 @@ class PluginCatalog:
         manifest = manifest_of(found.read_text(encoding="utf-8"), name, convert=convert)
         manifest.local = str(folder)
         arguments = packages.editable(folder, own_environment=manifest.kind == _ISOLATED)
-        where = self._install(manifest, arguments, f"{name} @ {folder.as_uri()}", source=found.parent)
+        with TemporaryDirectory(prefix="cpex-") as scratch:
+            if manifest.kind == _ISOLATED:
+                arguments += _with_this_cpex(Path(scratch))
+            where = self._install(manifest, arguments, f"{name} @ {folder.as_uri()}", source=found.parent)
         self._into_catalogue(manifest, found.parent)
         return manifest, where if manifest.kind == _ISOLATED else found.parent
 
@@ -296,6 +300,16 @@ def _downloaded(requirement: str, folder: Path, index: list[str]) -> Path:
         # SECURITY: pip runs the build code of a source archive to learn what it depends on, before anything is checked.
         logger.warning("%s has no wheel for this interpreter; its source archive is taken", requirement)
         return packages.download(requirement, _made(folder), index=index)
+
+
+def _with_this_cpex(scratch: Path) -> list[str]:
+    """Arguments by which a plugin that needs cpex gets this one, where it came from elsewhere than an index."""
+    requirement = cpex_requirement()
+    if " @ " not in requirement:
+        return []
+    file = scratch / "constraints.txt"
+    file.write_text(f"{requirement}\n", encoding="utf-8")
+    return ["--constraint", str(file)]
 
 
 def _made(folder: Path) -> Path:

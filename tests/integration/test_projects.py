@@ -209,3 +209,23 @@ def test_projects_ask_for_the_cpex_that_wrote_them(told: Any, requirement: str, 
     program = "from cpex.tools.templates import cpex_requirement; print(cpex_requirement())"
     done = run(tmp_path, sys.executable, "-c", program, PYTHONPATH=str(tmp_path))
     assert done.stdout == f"{requirement}\n", done.stderr
+
+
+@pytest.mark.timeout(2 * LIMIT_S)
+def test_a_new_plugin_can_be_installed_where_no_index_has_this_cpex(tmp_path: Path) -> None:
+    assert bootstrap(tmp_path, "-d", "mine", "-t", "native", "--no_input").returncode == 0
+    done = subprocess.run(
+        [*CPEX, "plugin", "install", "./mine", "--type", "local"],
+        cwd=tmp_path,
+        env={**environment(), "PIP_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+    assert done.stdout == "✅ mine installation complete.\n", done.stderr
+    python = tmp_path / "plugins" / "mine" / ".venv" / "bin" / "python"
+    program = "import cpex.framework, mine.plugin; print(mine.plugin.Mine.__name__)"
+    assert run(tmp_path, str(python), "-c", program).stdout == "Mine\n"
+    assert "config.yaml: ok, 1 plugin" in run(tmp_path, *CPEX, "check", "plugins/config.yaml").stdout
