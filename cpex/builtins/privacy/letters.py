@@ -99,13 +99,18 @@ def _iban_end(text: str, start: int) -> int:
         # In groups of four, as they are printed.
         end += (length - 1) // 4
         compact = text[start:end].replace(" ", "")
-    if len(compact) != length or not (compact.isalnum() and compact.isascii()):
-        match = _IBAN.match(text, start)
-        compact = match[0].replace(" ", "").replace("-", "").replace("\u200b", "") if match else ""
-        if len(compact) < length:
-            return 0
-        end, compact = _end_of(text, start, length), compact[:length]
-    return end if is_iban(compact.upper()) and stands_alone(text, start, end) else 0
+        if len(compact) != length or not compact.isalnum():
+            end, compact = _parted(text, start, length)
+    if len(compact) != length or not compact.isascii() or not is_iban(compact.upper()):
+        return 0
+    return end if stands_alone(text, start, end) else 0
+
+
+def _parted(text: str, start: int, length: int) -> tuple[int, str]:
+    """Where so many letters and digits end that separators part in another way, and what they are."""
+    match = _IBAN.match(text, start)
+    compact = match[0].replace(" ", "").replace("-", "").replace("\u200b", "") if match else ""
+    return (_end_of(text, start, length), compact[:length]) if len(compact) >= length else (start, "")
 
 
 def _end_of(text: str, start: int, length: int) -> int:
