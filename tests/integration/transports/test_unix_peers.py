@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import stat
 import struct
 from pathlib import Path
@@ -220,9 +221,9 @@ async def test_the_socket_is_its_owners_alone_and_goes_with_the_server(tmp_path:
 
 
 async def test_a_socket_that_a_dead_server_left_is_replaced_and_a_file_is_not(tmp_path: Path) -> None:
-    left = await asyncio.start_unix_server(lambda *_: None, str(tmp_path / "s"))
-    left.close()
-    await left.wait_closed()
+    # A plain socket: servers of asyncio take theirs away from Python 3.13 on.
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(tmp_path / "s"))
     assert (tmp_path / "s").exists()
     async with server(tmp_path):
         pass
