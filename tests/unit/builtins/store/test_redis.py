@@ -32,7 +32,7 @@ async def test_a_server_that_is_away_is_an_error_without_credentials_and_comes_b
 
 async def test_what_must_not_be_done_twice_is_not_sent_twice() -> None:
     with running_redis() as server:
-        store = RedisStore(server.fresh_url())
+        store = RedisStore(server.fresh_url(), timeout_s=10)
         added = await store.add("a", 1, now_s=0)
         server.kill()
         server.start()
@@ -53,7 +53,7 @@ async def test_a_server_that_does_not_answer_is_an_error_in_time(redis_server: R
 
 
 async def test_keys_carry_a_hash_tag_and_leave_in_time(redis_server: RedisServer) -> None:
-    store = RedisStore(redis_server.fresh_url(), prefix="mine")
+    store = RedisStore(redis_server.fresh_url(), prefix="mine", timeout_s=10)
     await store.add("a", 1, now_s=0, ttl_s=100)
     await store.add("b", 1, now_s=0)
     client = store._connected()
@@ -65,7 +65,7 @@ async def test_keys_carry_a_hash_tag_and_leave_in_time(redis_server: RedisServer
 
 async def test_a_server_is_reached_over_a_unix_socket(tmp_path: Path) -> None:
     with running_redis("--unixsocket", str(tmp_path / "redis.sock")):
-        store = RedisStore(f"unix://{tmp_path}/redis.sock")
+        store = RedisStore(f"unix://{tmp_path}/redis.sock", timeout_s=10)
         assert (await store.add("a", 1, now_s=0)).value == 1
         await store.close()
 
@@ -138,7 +138,7 @@ async def test_tls_is_checked_against_the_given_authority(tmp_path: Path) -> Non
     options = ["--port", "0", "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"]
     with running_redis(*options, tls=True) as server:
         url = f"rediss://127.0.0.1:{server.port}/0"
-        store = RedisStore(f"{url}?ssl_ca_certs={certificate}")
+        store = RedisStore(f"{url}?ssl_ca_certs={certificate}", timeout_s=10)
         assert (await store.add("a", 1, now_s=0)).value == 1
         await store.close()
         store = RedisStore(url)
