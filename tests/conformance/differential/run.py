@@ -10,6 +10,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from .compare import Difference, Tally, compare
+from .rare import RARE
 from .scenarios import Scenario, scenarios
 from .sides import Side
 
@@ -44,6 +45,10 @@ def run(rival: Path, examples: int, number: int | None = None, *, reduce: bool =
     with Side(Path(sys.executable)) as ours, Side(rival) as theirs:
         if ours.framework == theirs.framework:
             raise ValueError(f"`{rival}` has this package, not the published one")
+
+        for scenario in RARE:
+            if found := compare(scenario, ours, theirs, tally):
+                raise Mismatch(scenario, found)
 
         # Process start-up and time limits make single scenarios slow; nothing is wrong with them.
         @settings(
