@@ -17,7 +17,7 @@ PLAIN = {"asgi", "mcp_server"}
 """Pages whose libraries are installed beside the tests."""
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_program_of_the_page_prints_what_the_page_says(page: Path, tmp_path: Path) -> None:
     shown = blocks(f"adapters/{page.name}")
