@@ -134,7 +134,7 @@ async def test_a_host_that_hands_its_contexts_on_gets_everything_back() -> None:
     )
     manager = TenantPluginManager(Config(plugins=[config]))
     await manager.initialize()
-    request = GlobalContext(request_id="r1")
+    request = GlobalContext(request_id="the first request")
     sent, contexts = await manager.invoke_hook(
         "tool_pre_invoke", ToolPreInvokePayload(name="t", args={"a": MAIL}), request
     )
@@ -173,7 +173,7 @@ from cpex.framework import GlobalContext, PluginConfig, PluginContext, ToolPreIn
 async def main():
     config = {"mode": "tokenise", "store": sys.argv[1], "token_key": sys.argv[2]}
     guard = PIIRedactionPlugin(PluginConfig(name="guard", kind="x.Y", config=config))
-    context = PluginContext(global_context=GlobalContext(request_id="r1"))
+    context = PluginContext(global_context=GlobalContext(request_id="the first request"))
     for number in range(10):
         payload = ToolPreInvokePayload(name="t", args={"a": f"{sys.argv[3]}{number}@example.com"})
         result = await guard.tool_pre_invoke(payload, context)
