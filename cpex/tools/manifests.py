@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import re
 import tarfile
@@ -13,6 +14,7 @@ import yaml
 from pydantic import ValidationError
 
 from cpex.framework.errors import cause_text
+from cpex.framework.hooks.registry import get_hook_registry
 from cpex.framework.models.manifest import PluginManifest
 
 __all__ = [
@@ -87,7 +89,7 @@ def manifest_of(text: str, name: str, *, convert: bool = True, require_runnable:
     Args:
         name: Given to a manifest without one.
         convert: See `convert_fqn_kind_in_place`.
-        require_runnable: Refuse kinds that nothing here can run.
+        require_runnable: Refuse kinds that nothing here can run, and give a WARNING for hooks that nothing here calls.
 
     Raises:
         RuntimeError: The text is no manifest; the message says why.
@@ -121,7 +123,19 @@ def manifest_of(text: str, name: str, *, convert: bool = True, require_runnable:
             f"Failed to validate manifest of {name}: kind `{manifest.kind}` names no class, so nothing could be "
             "loaded; write the dotted path of the plugin's class"
         )
+    if require_runnable:
+        _doubt_hooks(manifest)
     return manifest
+
+
+def _doubt_hooks(manifest: PluginManifest) -> None:
+    # No error: a package may bring hooks of its own, which are known once it is imported.
+    registry = get_hook_registry()
+    for hook in manifest.available_hooks:
+        if not registry.is_registered(hook):
+            close = difflib.get_close_matches(hook, registry.get_registered_hooks(), n=1)
+            hint = f"did you mean `{close[0]}`?" if close else "if the plugin does not define it, it is never called"
+            logger.warning("The manifest of %s lists hook `%s`, which is not known here; %s", manifest.name, hook, hint)
 
 
 def manifest_in(folder: Path) -> Path:

@@ -106,4 +106,10 @@ TOOLS: tuple[Departure, ...] = (
         "is a traceback",
         "ends in 2 and is named, without its value",
     ),
+    Departure(
+        "P27",
+        "a manifest's hook that nothing calls",
+        "is written into the configuration without a word",
+        "is a WARNING with the nearest known name",
+    ),
 )

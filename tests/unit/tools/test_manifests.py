@@ -126,3 +126,18 @@ def test_other_forms_and_bombs_are_refused(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("cpex.tools.manifests.MAX_UNPACKED_BYTES", 999)
     with pytest.raises(RuntimeError, match=r"^p.zip would unpack to more than 999 bytes$"):
         unpack(tmp_path / "p.zip", tmp_path)
+
+
+@pytest.mark.conformance("P27")
+def test_hooks_that_are_none_are_told_when_a_plugin_is_to_be_installed(caplog: pytest.LogCaptureFixture) -> None:
+    hooks = ["tool_pre_invoke", "prompt_pre_hook", "banking_before_transfer"]
+    read = manifest_of(text(available_hooks=hooks), "guard")
+    assert read.available_hooks == hooks
+    assert caplog.messages == [
+        "The manifest of guard lists hook `prompt_pre_hook`, which is not known here; did you mean `prompt_pre_fetch`?",
+        "The manifest of guard lists hook `banking_before_transfer`, which is not known here; if the plugin does not "
+        "define it, it is never called",
+    ]
+    caplog.clear()
+    manifest_of(text(available_hooks=hooks), "guard", require_runnable=False)
+    assert not caplog.messages, "looking through a catalogue installs nothing"
