@@ -70,13 +70,54 @@ async def test_a_peer_that_is_no_plugin_server_fails_the_start_and_leaves_nothin
             async with asyncio.timeout(30):
                 await plugin.initialize()
         assert raised.value.error.code == "external_connect"
-        # gRPC closes its sockets in a thread of its own.
+        # gRPC closes its sockets in a thread of its own, and one that still connects when its attempt has had its time.
+        # The error is at hand all the while: it may be kept, and must not keep the channel.
         async with asyncio.timeout(20):
             while sockets_to(port):  # noqa: ASYNC110 - there is nobody to tell us
                 await asyncio.sleep(0.02)
     async with asyncio.timeout(20):
         while other_tasks() != tasks:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def far_away(port: int, first_byte_s: float) -> AsyncIterator[int]:
+    """The port of a relay to a server; its bytes arrive late by that many seconds, as they do over a long line."""
+
+    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            await asyncio.sleep(first_byte_s)
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        except ConnectionError:
+            pass
+        finally:
+            sink.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, back), copy(there, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def test_a_server_whose_first_word_takes_half_a_second_is_a_good_server(tmp_path: Path) -> None:
+    server = grpc(tmp_path, {})
+    await server.start()
+    try:
+        near = int(server.entry["grpc"]["target"].rpartition(":")[2])
+        async with far_away(near, 0.5) as port:
+            entry = {**server.entry, "grpc": {"target": f"127.0.0.1:{port}"}}
+            async with host(tmp_path, entry) as manager:
+                assert (await call(manager, "count_swells")).metadata == {"swells": 0}
+    finally:
+        await server.stop()
 
 
 def sockets_to(port: int) -> int:

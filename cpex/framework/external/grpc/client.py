@@ -43,7 +43,9 @@ def channel_options(max_content_size: int) -> list[tuple[str, Any]]:
         ("grpc.max_send_message_length", limit),
         # Pauses are the session's business, which knows the operator's settings; the channel's own would come on top.
         ("grpc.initial_reconnect_backoff_ms", 50),
-        ("grpc.min_reconnect_backoff_ms", 50),
+        # In spite of its name, how long one connection may take to stand: distance and TLS included. A socket that is
+        # still connecting when its channel is closed is kept by gRPC until then.
+        ("grpc.min_reconnect_backoff_ms", int(CONFIG_TIMEOUT_S * 1000)),
         ("grpc.max_reconnect_backoff_ms", 1000),
         # Proxies of the environment are for the outside, not for plugin servers.
         ("grpc.enable_http_proxy", 0),
@@ -164,6 +166,8 @@ class GrpcLink:
         return self._stub
 
     def _failure(self, error: grpc.RpcError, code: str, *, sent: bool) -> LinkError:
+        # Its frames hold the call, and a call its channel, which connects on while anybody keeps the error.
+        error.with_traceback(None)
         # An asynchronous call raises one that has these; the base class does not declare them.
         status, details = error.code(), error.details()
         help = "; is the plugin server running there, and is TLS set alike on both ends?" if code == "connect" else ""
