@@ -12,10 +12,11 @@ from functools import partial
 from typing import Any
 
 from cpex.framework.base import HookRef, Plugin, PluginRef, completion_handler, hook_name
-from cpex.framework.errors import PluginError, tellable
+from cpex.framework.errors import PluginError
 from cpex.framework.models.config import PluginConfig
 from cpex.framework.models.result import PluginErrorModel
 from cpex.framework.pipeline.plan import HookPlan, Observer, compile_plan
+from cpex.framework.pipeline.stopping import stop_plugin
 
 __all__ = ["ExternalHookRef", "HookRef", "Plugin", "PluginConfig", "PluginInstanceRegistry", "PluginRef"]
 
@@ -161,13 +162,15 @@ class PluginInstanceRegistry:
         return plan
 
     async def shutdown(self) -> None:
-        """Shut every plugin down, last registered first, and forget them; a failing one does not stop the rest."""
+        """Shut every plugin down, last registered first, and forget them.
+
+        One that fails, or takes longer than its `shutdown_timeout_s`, is logged and does not stop the rest.
+
+        Raises:
+            asyncio.CancelledError: The caller was cancelled. All are still registered; shutting down may be repeated.
+        """
         for ref in reversed(self.get_all_plugins()):
-            try:
-                await ref.plugin.shutdown()
-            # Plugin boundary: whatever its clean-up raises must not keep the others from theirs.
-            except Exception as error:
-                logger.error("Plugin %s failed to shut down", ref.name, exc_info=tellable(error))
+            await stop_plugin(ref.plugin, ref.trusted_config)
         self._plugins.clear()
         self._refs.clear()
         self._observers.clear()

@@ -13,10 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cpex.framework.base import Plugin
-from cpex.framework.errors import PluginError, PluginTimeoutError, tellable
+from cpex.framework.errors import PluginError, PluginTimeoutError
 from cpex.framework.loader.kinds import PluginKindError, find_class, transport_class, transport_of
 from cpex.framework.models.config import PluginConfig
 from cpex.framework.models.result import PluginErrorModel
+from cpex.framework.pipeline.stopping import stop_plugin
 
 __all__ = ["ALLOWED_PLUGIN_DIRS", "PluginKindError", "PluginLoader"]
 
@@ -149,7 +150,7 @@ class PluginLoader:
             async with deadline:
                 await plugin.initialize()
         except BaseException as error:
-            await _shut_down_quietly(plugin, config, limit)
+            await stop_plugin(plugin, config)
             # A TimeoutError of the plugin's own is its own failure.
             if isinstance(error, TimeoutError) and deadline.expired():
                 raise PluginTimeoutError(
@@ -179,17 +180,6 @@ def _initialize_limit(plugin: Plugin, config: PluginConfig) -> float:
     # Building an environment takes longer than what plugins of this process may take.
     asked = getattr(type(plugin), "default_initialize_timeout_s", None)
     return float(asked) if asked is not None else config.initialize_timeout_s
-
-
-async def _shut_down_quietly(plugin: Plugin, config: PluginConfig, limit: float) -> None:
-    """Release what a plugin acquired before its start failed."""
-    try:
-        async with asyncio.timeout(limit):
-            await plugin.shutdown()
-    # Plugin boundary: the failure of the start is the one to report.
-    except Exception as error:
-        text = "Plugin %s could not be shut down after its start failed"
-        logger.warning(text, config.name, exc_info=tellable(error))
 
 
 def _candidates(entry: str, base: str | os.PathLike[str] | None) -> list[Path]:

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from cpex.framework.base import Plugin
 from cpex.framework.constants import EXTERNAL_PLUGIN_TYPE
-from cpex.framework.errors import LoadFailure, PluginError, PluginLoadError, cause_text, tellable
+from cpex.framework.errors import LoadFailure, PluginError, PluginLoadError, cause_text
 from cpex.framework.loader.kinds import PluginKindError
 from cpex.framework.loader.plugin import PluginLoader
 from cpex.framework.models.config import Config, PluginConfig
 from cpex.framework.models.mode import OnError, PluginMode
 from cpex.framework.models.result import PluginErrorModel
+from cpex.framework.pipeline.stopping import stop_plugin
 from cpex.framework.registry import PluginInstanceRegistry
 from cpex.framework.settings import settings
 
@@ -111,7 +111,7 @@ async def _start(entry: PluginConfig, loader: PluginLoader, registry: PluginInst
         # What an external plugin's server says about it is part of its configuration.
         registry.register(plugin, plugin.config.model_copy(deep=True) if remote else entry)
     except Exception:
-        await _shut_down_quietly(plugin)
+        await stop_plugin(plugin, entry)
         raise
 
 
@@ -135,11 +135,3 @@ def _is_fatal(entry: PluginConfig) -> bool:
     """Whether a plugin that does not start stops the start: its `on_error` says, unless the environment does."""
     explicit = settings.fail_on_plugin_error if settings.fail_on_plugin_error_explicit else None
     return entry.on_error is OnError.FAIL if explicit is None else bool(explicit)
-
-
-async def _shut_down_quietly(plugin: Plugin) -> None:
-    try:
-        await plugin.shutdown()
-    # Plugin boundary: the failure that brought us here is the one to report.
-    except Exception as error:
-        logger.error("Plugin %s failed to shut down", plugin.name, exc_info=tellable(error))

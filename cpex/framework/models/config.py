@@ -203,6 +203,8 @@ class PluginConfig(BaseModel):
     """Seconds per call; `None` means the manager's."""
     initialize_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
     """Seconds for the plugin's `initialize`."""
+    shutdown_timeout_s: float = Field(default=30.0, gt=0, allow_inf_nan=False)
+    """Seconds for the plugin's `shutdown`; then it is given up."""
     disable_cooldown_s: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     """Seconds until a plugin that `on_error: disable` has switched off gets one trial call; `None` means never."""
     scope_mapping: dict[str, dict[str, list[str]]] = Field(default_factory=dict)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import types
-from collections.abc import Coroutine, Generator
-from contextvars import Context
-from typing import Any
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Protocol
 
 from cpex.framework.pipeline.groups import OwnRequests
 
@@ -49,6 +48,13 @@ def _steps(answer: list[Any]) -> Generator[Any, Any, Any]:
     # Nothing is kept in a variable: whoever asks for references to a plugin's view must not find one here.
     while True:
         answer[0] = yield from (yield ENDED)
+
+
+class Runs(Protocol):
+    """What a coroutine's steps are run in: a `contextvars.Context`, or something else that calls what it is given."""
+
+    def run(self, callable: Callable[..., Any], /, *args: Any) -> Any:
+        """Call it and return what it returns."""
 
 
 class DeadlineReached(Exception):
@@ -110,7 +116,7 @@ class Deadline:
         del self._task
 
 
-async def carry_on(coroutine: Coroutine[Any, Any, Any], context: Context, waiting: Any, seconds: float | None) -> Any:
+async def carry_on(coroutine: Coroutine[Any, Any, Any], context: Runs, waiting: Any, seconds: float | None) -> Any:
     """Drive a coroutine that has suspended to its end, in the caller's task.
 
     Args:
@@ -128,7 +134,7 @@ async def carry_on(coroutine: Coroutine[Any, Any, Any], context: Context, waitin
         deadline.let_go()
 
 
-async def _within(deadline: Deadline, coroutine: Coroutine[Any, Any, Any], context: Context, waiting: Any) -> Any:
+async def _within(deadline: Deadline, coroutine: Coroutine[Any, Any, Any], context: Runs, waiting: Any) -> Any:
     try:
         result = await _drive(coroutine, context, waiting, deadline)
     except BaseException as error:
@@ -151,7 +157,7 @@ async def _within(deadline: Deadline, coroutine: Coroutine[Any, Any, Any], conte
 
 @types.coroutine
 def _drive(
-    coroutine: Coroutine[Any, Any, Any], context: Context, waiting: Any, deadline: Deadline
+    coroutine: Coroutine[Any, Any, Any], context: Runs, waiting: Any, deadline: Deadline
 ) -> Generator[Any, Any, Any]:
     run = context.run
     try:
@@ -174,7 +180,7 @@ def _drive(
         return stop.value
 
 
-def _close(coroutine: Coroutine[Any, Any, Any], context: Context) -> None:
+def _close(coroutine: Coroutine[Any, Any, Any], context: Runs) -> None:
     try:
         context.run(coroutine.close)
     # A handler that swallows its own closing has nothing left to say to the caller.
