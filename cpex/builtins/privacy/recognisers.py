@@ -51,7 +51,7 @@ class Recognisers:
             text = fold(text)
             plain = plain_bytes(text)
         sights = self._sieve.sights(plain)
-        if len(sights) <= 1 and not key:
+        if len(sights) == 1 and not key:
             return []
         found: list[Finding] = []
         if EMAIL in sights:

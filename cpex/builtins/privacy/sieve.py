@@ -13,10 +13,11 @@ from typing import Any
 from cpex.builtins.privacy.checks import IBAN_COUNTRIES
 from cpex.builtins.privacy.kinds import PiiType
 
-__all__ = ["CARD", "EMAIL", "IBAN", "IPV4", "IPV6", "NINE", "NUMBERS", "PHONE", "SSN", "Sieve"]
+__all__ = ["CARD", "EMAIL", "END", "IBAN", "IPV4", "IPV6", "NINE", "NUMBERS", "PHONE", "SSN", "Sieve"]
 
-EMAIL, IBAN, IPV6, CARD, SSN, NINE, IPV4, PHONE = range(8)
-"""What may be there: two kinds have two forms. `NINE` is a social security number without marks, named before."""
+EMAIL, IBAN, IPV6, CARD, SSN, NINE, IPV4, PHONE, END = range(9)
+"""What may be there: two kinds have two forms. `NINE` is a social security number without marks, named before; `END` is
+that of the text, which is always there."""
 NUMBERS = frozenset((CARD, SSN, NINE, IPV4))
 """Those that are written in nothing but digits and separators."""
 _LONGEST = 4096
@@ -51,7 +52,7 @@ class Sieve:
         automaton = _automaton(frozenset(types))
         # What the package wraps, where it has it: the wrapper takes a fifth of the time.
         self._match = getattr(automaton, "_set", automaton).Match
-        self._every = tuple(sight for sight, (type_, _) in _PATTERNS.items() if type_ in types)
+        self._every = (*(sight for sight, (type_, _) in _PATTERNS.items() if type_ in types), END)
 
     def sights(self, plain: bytes) -> Collection[int]:
         """What may be in a text.
@@ -60,12 +61,12 @@ class Sieve:
             plain: It as `shapes.plain_bytes` gives it.
 
         Returns:
-            Some of the numbers above; at most one when there is nothing.
+            Some of the numbers above, and always `END`.
         """
         if len(plain) > _LONGEST:
             return self._every
         sights = self._match(plain)
-        # The end of the text is always found. An engine that has run out of memory says that nothing was.
+        # An engine that has run out of memory says that not even the end was found.
         return sights or self._every
 
 

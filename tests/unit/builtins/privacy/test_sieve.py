@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cpex.builtins.privacy.kinds import PiiType
 from cpex.builtins.privacy.recognisers import Recognisers
-from cpex.builtins.privacy.sieve import Sieve
+from cpex.builtins.privacy.sieve import END, Sieve
 
 ALL = Recognisers(list(PiiType))
 NOTHING = "\n" + "-" * 5000
@@ -51,4 +52,11 @@ def test_what_is_found_is_the_same_without_the_sieve(text: str) -> None:
 def test_only_what_is_asked_for_is_seen() -> None:
     plain = b"joe@example.com 10.0.0.1 4111111111111111"
     assert len(Sieve(list(PiiType)).sights(plain)) > len(Sieve([PiiType.IP]).sights(plain)) == 2
-    assert len(Sieve([]).sights(plain * 1000)) == 0
+    assert list(Sieve([]).sights(plain)) == list(Sieve([]).sights(plain * 1000)) == [END]
+
+
+@pytest.mark.parametrize("type_", PiiType)
+@pytest.mark.parametrize("padding", ["", NOTHING], ids=["short", "long"])
+def test_a_type_that_is_asked_for_alone_is_found_in_texts_of_any_length(type_: PiiType, padding: str) -> None:
+    text = "joe@x.org 4111111111111111 123-45-6789 10.0.0.1 +1 212 736 5000 GB82WEST12345698765432"
+    assert [finding.type for finding in Recognisers([type_]).find(text + padding)] == [type_]
