@@ -233,7 +233,7 @@ class PluginConfig(BaseModel):
         known = _known_capabilities()
         unknown = [name for name in names if not isinstance(name, str) or name not in known]
         if unknown:
-            raise ValueError(f"unknown capability {_listed(unknown)}; known: {_listed(sorted(known))}")
+            raise ValueError(f"Unknown capability {_listed(unknown)}; known: {_listed(sorted(known))}")
         # Taken from the known ones, so that enum members are stored as plain strings.
         return frozenset(name for name in known if name in names)
 

@@ -140,7 +140,7 @@ def test_no_capabilities_at_all_may_be_written_as_null():
 def test_unknown_capabilities_are_all_named_beside_the_known_ones():
     text = refusal(capabilities=["read_agent", "raed_agent", 5])
 
-    assert "unknown capability `raed_agent`, `5`; known: `append_delegation`, " in text
+    assert "Unknown capability `raed_agent`, `5`; known: `append_delegation`, " in text
 
 
 @pytest.mark.parametrize("given", [{"read_headers": False}, 7, b"read_headers"])
