@@ -244,10 +244,17 @@ class RemotePlugin(Plugin):
         return self._failure(f"external plugin {self._local.name} at {self._address()}: {error}", code)
 
     def _remote_failure(self, error: dict[str, Any]) -> PluginError:
-        """What the other end says went wrong there, under the name that the plugin has here."""
+        """What the other end says went wrong there.
+
+        A plugin's own `PluginError` keeps the name that it bears, as in process; the name that the plugin has on
+        its server is told as the one that it has here.
+        """
         values = {"message": "the server gave no reason", **{k: v for k, v in error.items() if v is not None}}
+        named = values.get("plugin_name")
+        if not isinstance(named, str) or not named or named.lower() == self._remote_name.lower():
+            named = self._local.name
         try:
-            model = PluginErrorModel.model_validate({**values, "plugin_name": self._local.name})
+            model = PluginErrorModel.model_validate({**values, "plugin_name": named})
         except ValidationError:
             model = PluginErrorModel(message=str(values["message"]), plugin_name=self._local.name)
         return PluginError(model)

@@ -155,6 +155,19 @@ async def test_a_failing_plugin_fails_the_call_with_its_reason(started: Started)
         assert (await call(manager, "nothing")).continue_processing
 
 
+async def test_an_error_of_a_plugins_own_making_arrives_as_it_was_made(started: Started) -> None:
+    async with started() as manager:
+        with pytest.raises(PluginError) as raised:
+            await call(manager, "fail_in_detail")
+    told = raised.value.error
+    assert (told.message, told.plugin_name, told.code, told.details) == (
+        "in detail",
+        "p",
+        "DETAILED",
+        {"where": ["here", 1]},
+    )
+
+
 async def test_an_ignored_failure_is_on_record(started: Started) -> None:
     async with started(on_error="ignore") as manager:
         result = await call(manager, "raise")
