@@ -49,6 +49,8 @@ class RemotePlugin(Plugin):
 
     _CODES: ClassVar[Mapping[str, str]] = {}
     """Code of a `LinkError` -> code of the `PluginError` made of it, where a transport's users know another one."""
+    _NEVER_OPENED: ClassVar[str | None] = None
+    """What a call says before `initialize()` was ever called; `None` where the call connects by itself."""
 
     def __init__(self, config: PluginConfig) -> None:
         """Keep the configuration; nothing is opened."""
@@ -194,6 +196,8 @@ class RemotePlugin(Plugin):
     async def _ask(
         self, hook: str, payload: PluginPayload, context: PluginContext, extensions: Extensions | None
     ) -> Answer:
+        if self._session is None and self._NEVER_OPENED is not None:
+            raise self._failure(f"{self._NEVER_OPENED}; await `initialize()` first", "external_config")
         session = self._opened()
         for last in (False, True):
             link = session.link or await session.ready()

@@ -11,6 +11,8 @@ from support import plugin, tool_payload
 
 from cpex.framework import GlobalContext, PluginConfig, PluginContext, PluginError, PluginMode, PluginResult
 from cpex.framework.clock import FixedClock, use_clock
+from cpex.framework.external.grpc.client import GrpcExternalPlugin
+from cpex.framework.external.mcp.client import ExternalPlugin
 from cpex.framework.external.memory import MemoryExternalPlugin, MemoryLink
 from cpex.framework.external.plugin import RemotePlugin
 from cpex.framework.external.port import Link, LinkError
@@ -209,6 +211,40 @@ async def test_a_hook_that_nobody_registered_is_told() -> None:
     context = PluginContext(global_context=GlobalContext(request_id="r"))
     with pytest.raises(PluginError, match="Hook type 'nobody_knows' not registered"):
         await asked.invoke_hook("nobody_knows", tool_payload(), context)
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry", "text"),
+    [
+        (ExternalPlugin, {"mcp": {"proto": "STDIO", "cmd": ["never", "started"]}}, "Plugin session not initialized"),
+        (GrpcExternalPlugin, {"grpc": {"target": "localhost:1"}}, "gRPC stub not initialized"),
+    ],
+)
+async def test_a_call_before_the_start_opens_nothing(
+    kind: type[RemotePlugin], entry: dict[str, Any], text: str
+) -> None:
+    asked = kind(PluginConfig.model_validate({"name": "p", "kind": "external", **entry}))
+    with pytest.raises(PluginError, match=rf"^{text}; await `initialize\(\)` first$"):
+        await invoke(asked)
+    assert not asked.connected
+
+
+@pytest.mark.parametrize(
+    ("named", "told"), [("other", "other"), ("P", "p"), ("", "p"), (None, "p"), (7, "p")], ids=repr
+)
+async def test_an_error_keeps_the_name_that_the_plugin_gave_it(named: object, told: str) -> None:
+    asked = await remote()
+    asked.link.says = {"cpex_wire": "-"}
+    await asked.initialize()
+
+    async def scripted(*arguments: Any) -> dict[str, Any]:
+        return {"error": {"message": "bad", "plugin_name": named}}
+
+    # The link is ours; what it answers is the point.
+    asked.link.invoke_hook = scripted  # type: ignore[method-assign]
+    with pytest.raises(PluginError, match="bad") as raised:
+        await invoke(asked)
+    assert raised.value.error.plugin_name == told
 
 
 @pytest.mark.parametrize(

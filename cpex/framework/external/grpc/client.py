@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 import grpc.aio
@@ -54,6 +54,8 @@ def channel_options(max_content_size: int) -> list[tuple[str, Any]]:
 
 class GrpcExternalPlugin(RemotePlugin):
     """A plugin behind gRPC."""
+
+    _NEVER_OPENED: ClassVar[str | None] = "gRPC stub not initialized"
 
     def __init__(self, config: PluginConfig) -> None:
         """Keep the configuration; nothing is opened.

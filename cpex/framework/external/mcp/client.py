@@ -30,6 +30,7 @@ class ExternalPlugin(RemotePlugin):
 
     # What release 0.1 calls an answer that is none.
     _CODES: ClassVar[Mapping[str, str]] = {"protocol": "JSON_DECODE_ERROR", "remote": "JSON_DECODE_ERROR"}
+    _NEVER_OPENED: ClassVar[str | None] = "Plugin session not initialized"
 
     @property
     def _mcp(self) -> MCPClientConfig:
