@@ -18,6 +18,7 @@ from cpex.framework import (
     PluginError,
     ToolPreInvokePayload,
 )
+from cpex.framework.errors import ConfigFileNotFound
 from cpex.framework.external.grpc.client import GrpcExternalPlugin
 from cpex.framework.external.mcp.client import ExternalPlugin
 from cpex.framework.external.proto import plugin_service_pb2 as messages
@@ -134,3 +135,20 @@ async def test_the_server_listens_where_its_configuration_says(tmp_path: Path, m
     # Older servers read nothing but the variable, so it decides where it is set.
     monkeypatch.setenv("PLUGINS_UNIX_SOCKET_PATH", str(tmp_path / "variable"))
     assert UnixSocketPluginServer(str(config)).socket_path == str(tmp_path / "variable")
+
+
+async def test_a_missing_configuration_is_told_when_the_server_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("PLUGINS_UNIX_SOCKET_PATH", "UNIX_SOCKET_PATH"):
+        monkeypatch.delenv(variable, raising=False)
+    config = tmp_path / "plugins.yaml"
+    at_default = UnixSocketPluginServer(str(config))
+    assert (at_default.socket_path, at_default.running) == ("/tmp/mcpgateway-plugins.sock", False)
+    waiting = UnixSocketPluginServer(str(config), str(tmp_path / "s"))
+    with pytest.raises(ConfigFileNotFound):
+        await waiting.start()
+    server_config(tmp_path, {}).rename(config)
+    await waiting.start()
+    assert (waiting.socket_path, waiting.running) == (str(tmp_path / "s"), True)
+    await waiting.stop()

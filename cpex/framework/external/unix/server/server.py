@@ -8,6 +8,7 @@ import logging
 import os
 import stat
 
+from cpex.framework.errors import ConfigError
 from cpex.framework.external.eager import EagerTasks
 from cpex.framework.external.server import ExternalPluginServer
 from cpex.framework.external.unix.server.connection import Connection
@@ -29,17 +30,18 @@ class UnixSocketPluginServer:
     """Serves a configuration's plugins on a Unix socket."""
 
     def __init__(self, config_path: str | None = None, socket_path: str | None = None) -> None:
-        """Read the configuration; nothing is opened.
+        """Learn where to listen; nothing is opened, and what is wrong with the configuration is told by `start`.
 
         Args:
             socket_path: Else what `PLUGINS_UNIX_SOCKET_PATH` says, else the configuration's
                 `unix_socket_server_settings`, else what `UNIX_SOCKET_PATH` says, else a fixed path.
-
-        Raises:
-            ConfigError: The configuration cannot be used; also when there is none.
         """
-        self._service = ExternalPluginServer(config_path)
-        self._path = socket_path or _configured_path(self._service.get_unix_server_config())
+        self._config_path = config_path
+        self._given_path = socket_path
+        self._made: ExternalPluginServer | None = None
+        with contextlib.suppress(ConfigError):
+            self._made = ExternalPluginServer(config_path)
+        self._path = self._chosen_path()
         self._server: asyncio.Server | None = None
         self._connections: set[Connection] = set()
         self._tasks: EagerTasks | None = None
@@ -58,11 +60,15 @@ class UnixSocketPluginServer:
         """Start the plugins and listen. The socket belongs to this user alone (mode 0600).
 
         Raises:
+            ConfigError: The configuration cannot be used; also when there is none.
             PluginLoadError: Plugins that may not be missing did not start.
             OSError: The socket cannot be made; also when another server listens on it.
         """
         if self._server is not None:
             return
+        if self._made is None:
+            self._made = ExternalPluginServer(self._config_path)
+            self._path = self._chosen_path()
         await self._service.initialize()
         try:
             check_socket_folder(self._path)
@@ -104,6 +110,15 @@ class UnixSocketPluginServer:
         await self._service.shutdown()
         with contextlib.suppress(OSError):
             os.unlink(self._path)
+
+    @property
+    def _service(self) -> ExternalPluginServer:
+        assert self._made is not None, "only a started server is asked"
+        return self._made
+
+    def _chosen_path(self) -> str:
+        section = self._made.get_unix_server_config() if self._made is not None else None
+        return self._given_path or _configured_path(section)
 
     async def _listening(self) -> asyncio.Server:
         tasks = EagerTasks()
