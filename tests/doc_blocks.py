@@ -28,7 +28,7 @@ from cpex.framework.loader.rules import IGNORED_KEYS
 from cpex.framework.models.config import Config
 
 ROOT = Path(__file__).resolve().parents[1]
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 _FENCE = re.compile(
     r"^(?:[ \t]*<!-- (?P<note>[^\n]*?) -->\n)?"
     r"^(?P<indent>[ \t]*)```(?P<language>\w+)(?: file=(?P<name>\S+))?\n(?P<code>.*?)^(?P=indent)```$",

@@ -83,7 +83,7 @@ class RedisServer:
     def ask(self, *words: str) -> str:
         """What the server answers to a command."""
         command = ["redis-cli", "-p", str(self.port), *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=90).stdout
 
     def kill(self) -> None:
         """End it at once, as a crash would."""

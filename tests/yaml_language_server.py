@@ -17,7 +17,7 @@ from typing import Any
 
 from doc_blocks import ROOT
 
-TIMEOUT_S = 30
+TIMEOUT_S = 120
 _INSTALLED = ROOT / ".venv-editors" / "node_modules" / ".bin" / "yaml-language-server"
 """Where `make services` puts it."""
 

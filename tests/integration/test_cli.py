@@ -17,7 +17,7 @@ from doc_blocks import ROOT
 
 PAGE = ROOT / "docs" / "reference" / "cli.md"
 CPEX = [sys.executable, "-m", "cpex.tools.cli"]
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 
 PLUGINS = """\
 import asyncio

@@ -256,7 +256,7 @@ async def test_a_plugin_that_stops_its_manager_when_it_is_stopped_does_not_wait_
     stubborn: Any = manager.get_plugin("b")
     stubborn.manager = manager
     log.clear()
-    await asyncio.wait_for(manager.shutdown(), 10)
+    await asyncio.wait_for(manager.shutdown(), 60)
     assert log == [("stop", "b"), ("stop", "a")]
     assert (manager.initialized, manager.plugin_count) == (False, 0)
 

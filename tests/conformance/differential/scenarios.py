@@ -15,7 +15,7 @@ Scenario = dict[str, Any]
 Strategy = st.SearchStrategy[Any]
 
 MODES = ("sequential", "transform", "audit", "concurrent", "fire_and_forget", "disabled")
-TIMEOUT_S = 0.15
+TIMEOUT_S = 0.4
 """Limit of every plugin in scenarios in which one hangs; the others end at once."""
 
 _ANSWERS = (

@@ -58,7 +58,7 @@ def server_of(*plugins: Any, **options: Any) -> FastMCP:
 
 @asynccontextmanager
 async def client_of(*plugins: Any, **options: Any) -> AsyncIterator[Client]:
-    async with asyncio.timeout(30), Client(server_of(*plugins, **options)) as client:
+    async with asyncio.timeout(60), Client(server_of(*plugins, **options)) as client:
         yield client
 
 
@@ -194,7 +194,7 @@ async def test_over_http_plugins_see_the_headers_and_keep_their_state_apart() ->
 
     both = echo_of_asked(2, on_the_wire)
     app = server_of(plugin(look, "look", capabilities=["read_headers"]), both, hidden()).http_app()
-    async with asyncio.timeout(30), serving(app) as address, desk(address, "1") as first, desk(address, "2") as second:
+    async with asyncio.timeout(60), serving(app) as address, desk(address, "1") as first, desk(address, "2") as second:
         results = await asyncio.gather(first.call_tool("look_up", {"q": "a"}), second.call_tool("look_up", {"q": "b"}))
         assert [each.name for each in await first.list_tools()] == ["weigh", "look_up"]
         assert len(await second.list_tools()) == 3
@@ -226,7 +226,7 @@ async def serving(app: Any) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
     finally:
         server.should_exit = True
-        await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(task, 60)
         listening.close()
 
 

@@ -70,7 +70,7 @@ def agent_of(guard: Any, *said: Any, **options: Any) -> Any:
 
 async def run(*plugins: Any, said: Any, ask: str = "hi", **options: Any) -> list[Any]:
     agent = agent_of(manager_of(*plugins, coverage=options.pop("coverage", None)), *said, **options)
-    result = await asyncio.wait_for(agent.ainvoke({"messages": [HumanMessage(ask)]}), 30)
+    result = await asyncio.wait_for(agent.ainvoke({"messages": [HumanMessage(ask)]}), 60)
     return list(result["messages"])
 
 
@@ -179,7 +179,7 @@ async def test_state_of_runs_goes_from_pre_to_post_and_parallel_runs_are_kept_ap
             answer = payload.messages[0].model_copy(update={"content": asked})
             return PluginResult(modified_payload=payload.model_copy(update={"messages": [answer]}))
         context.set_state("asked", payload.messages[0].content)
-        await asyncio.wait_for(arrived.wait(), 10)
+        await asyncio.wait_for(arrived.wait(), 60)
         return PluginResult()
 
     manager = manager_of(plugin(judge, hooks=AGENT_HOOKS))

@@ -101,7 +101,7 @@ async def test_state_goes_from_pre_to_post_and_parallel_calls_are_kept_apart() -
     async def judge(payload: Any, context: Any) -> PluginResult[Any]:
         if payload.hook.value == "llm_input":
             context.set_state("asked", payload.message.content[0].text)
-            await asyncio.wait_for(arrived.wait(), 10)
+            await asyncio.wait_for(arrived.wait(), 60)
             return PluginResult()
         asked = context.get_state("asked")
         message = rewrite_text(payload.message, lambda leaf: asked)

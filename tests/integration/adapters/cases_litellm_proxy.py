@@ -104,7 +104,7 @@ class House(Plugin):
             raise RuntimeError("password is hunter2")
         if text.startswith("echo"):
             context.set_state("asked", text)
-            await asyncio.wait_for(THREE.wait(), 30)
+            await asyncio.wait_for(THREE.wait(), 60)
         return said(payload, lambda leaf: leaf.text.replace("secret", "***"))
 
     @hook("cmf.llm_output", MessagePayload, MessageResult)

@@ -63,7 +63,7 @@ def agent_of(manager: Any, *said: Any, **options: Any) -> Any:
 
 
 async def answered(agent: Any, text: str, streamed: bool = False, heard: list[Any] | None = None) -> Any:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         if not streamed:
             return await Runner.run(agent, text)
         result = Runner.run_streamed(agent, text)
@@ -82,7 +82,7 @@ def texts(items: Any) -> list[Any]:
 
 
 async def run(*plugins: Any, said: Any, **options: Any) -> list[Any]:
-    result = await asyncio.wait_for(Runner.run(agent_of(manager_of(*plugins), *said, **options), "hi"), 30)
+    result = await asyncio.wait_for(Runner.run(agent_of(manager_of(*plugins), *said, **options), "hi"), 60)
     return outputs(result)
 
 
@@ -186,7 +186,7 @@ async def test_state_of_model_calls_goes_from_before_to_after_and_parallel_runs_
     async def judge(payload: Any, context: Any) -> PluginResult[Any]:
         if payload.hook.value == "llm_input":
             context.set_state("asked", payload.message.content[0].text)
-            await asyncio.wait_for(arrived.wait(), 10)
+            await asyncio.wait_for(arrived.wait(), 60)
             return PluginResult()
         message = rewrite_text(payload.message, lambda leaf: context.get_state("asked"))
         return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
@@ -266,7 +266,7 @@ async def test_parallel_runs_keep_their_agent_state_apart_and_one_that_fails_lea
             seen.append((asked, payload.messages[0].content))
             return PluginResult()
         context.set_state("asked", payload.messages[0].content)
-        await asyncio.wait_for(arrived.wait(), 10)
+        await asyncio.wait_for(arrived.wait(), 60)
         return PluginResult()
 
     manager = manager_of(plugin(judge, hooks=AGENT_HOOKS))

@@ -57,7 +57,7 @@ class House:
             return {"looked up": q}
 
     async def ask(self, prompt: Any = "hi") -> Any:
-        return await asyncio.wait_for(self.agent.run(prompt), 30)
+        return await asyncio.wait_for(self.agent.run(prompt), 60)
 
 
 def returned(result: Any) -> list[Any]:
@@ -202,7 +202,7 @@ async def test_state_of_runs_goes_from_pre_to_post_and_parallel_runs_are_kept_ap
             answer = payload.messages[0].model_copy(update={"content": asked})
             return PluginResult(modified_payload=payload.model_copy(update={"messages": [answer]}))
         context.set_state("asked", payload.messages[0].content)
-        await asyncio.wait_for(arrived.wait(), 10)
+        await asyncio.wait_for(arrived.wait(), 60)
         return PluginResult()
 
     manager = manager_of(plugin(judge, hooks=AGENT_HOOKS))
@@ -227,7 +227,7 @@ async def test_a_run_whose_answer_streams_is_judged_when_it_ends() -> None:
         FunctionModel(stream_function=speak),
         capabilities=[GuardCapability(manager_of(plugin(look, hooks=AGENT_HOOKS)))],
     )
-    async with asyncio.timeout(30), agent.run_stream("hi") as result:
+    async with asyncio.timeout(60), agent.run_stream("hi") as result:
         assert await result.get_output() == "my secret"
     assert seen == ["hi", "my secret"]
 
@@ -245,7 +245,7 @@ async def test_a_cancelled_run_is_recorded_as_one() -> None:
     agent = Agent(FunctionModel(wait), capabilities=[GuardCapability(manager)])
     async with manager.request() as request:
         task = asyncio.create_task(agent.run("hi"))
-        await asyncio.wait_for(reached.wait(), 10)
+        await asyncio.wait_for(reached.wait(), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -47,7 +47,7 @@ def echo_of_asked(parties: int, result: Any = lambda asked: asked) -> FunctionPl
 
     async def pre(payload: Any, context: Any) -> PluginResult[Any]:
         context.set_state("asked", payload.args["q"])
-        await asyncio.wait_for(arrived.wait(), 10)
+        await asyncio.wait_for(arrived.wait(), 60)
         return PluginResult()
 
     async def post(payload: Any, context: Any) -> PluginResult[Any]:

@@ -154,7 +154,7 @@ async def test_state_goes_from_the_request_through_tools_to_the_response_and_par
     gate = asyncio.Barrier(3)
 
     async def endpoint(request: WebRequest) -> PlainTextResponse:
-        await asyncio.wait_for(gate.wait(), 10)
+        await asyncio.wait_for(gate.wait(), 60)
         open_request = current_request.get()
         assert open_request is request.scope["cpex.request"]
         await open_request.call_tool(f"tool-of-{request.url.path}", {}, lambda: None)
@@ -221,7 +221,7 @@ async def test_a_client_that_goes_away_ends_the_request_and_is_noted() -> None:
         return PlainTextResponse("never")
 
     task = asyncio.create_task(get(app_of(manager_of(plugin(allow, hooks=[PRE, POST])), endpoint)))
-    await asyncio.wait_for(started.wait(), 10)
+    await asyncio.wait_for(started.wait(), 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

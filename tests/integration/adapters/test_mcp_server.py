@@ -56,7 +56,7 @@ def server_of(manager: TenantPluginManager, **options: Any) -> MCPServer:
 
 @asynccontextmanager
 async def client_of(manager: TenantPluginManager, mode: Any = "auto", **options: Any) -> AsyncIterator[Client]:
-    async with asyncio.timeout(30), Client(server_of(manager, **options), mode=mode) as client:
+    async with asyncio.timeout(60), Client(server_of(manager, **options), mode=mode) as client:
         yield client
 
 
@@ -160,7 +160,7 @@ async def test_state_goes_from_pre_to_post_and_parallel_calls_are_kept_apart() -
 
     async def pre(payload: Any, context: Any) -> PluginResult[Any]:
         context.set_state("asked", payload.args["q"])
-        await asyncio.wait_for(arrived.wait(), 10)
+        await asyncio.wait_for(arrived.wait(), 60)
         return PluginResult()
 
     async def post(payload: Any, context: Any) -> PluginResult[Any]:
@@ -289,7 +289,7 @@ async def test_over_http_plugins_see_the_headers_and_the_session() -> None:
     app = server_of(manager_of(plugin(look, capabilities=["read_headers"]))).streamable_http_app()
     listening = socket.create_server(("127.0.0.1", 0))
     serving = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         task = asyncio.create_task(serving.serve(sockets=[listening]))
         try:
             async with Client(f"http://127.0.0.1:{listening.getsockname()[1]}/mcp", mode="legacy") as client:

@@ -183,7 +183,7 @@ async def test_pip_that_takes_too_long_is_ended(built: Built) -> None:
 async def test_an_installation_that_is_cancelled_leaves_no_process(built: Built) -> None:
     plugin = IsolatedVenvPlugin(built.config, [str(built.folder)])
     running = asyncio.create_task(plugin._environment().install())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await lines_of_processes_with(str(python_of(built.venv))):
             pass
     running.cancel()
@@ -311,7 +311,7 @@ async def test_an_environment_that_another_process_builds_is_waited_for(tmp_path
         assert done == set()
         # However a holder ends, the lock ends with it.
         holder.kill()
-        assert await asyncio.wait_for(waiting, 10) is False
+        assert await asyncio.wait_for(waiting, 60) is False
 
 
 async def test_who_waits_for_the_lock_can_be_cancelled(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ async def test_who_waits_for_the_lock_can_be_cancelled(tmp_path: Path) -> None:
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-    await asyncio.wait_for(take(), 10)
+    await asyncio.wait_for(take(), 60)
     assert os.path.exists(tmp_path / "lock")
 
 

@@ -122,7 +122,7 @@ class Worker:
 
     def end(self) -> tuple[int, str, str]:
         """Close the input; status, and what is left in the outputs."""
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate(timeout=90)
         return self.process.returncode, out, err
 
 
@@ -165,7 +165,7 @@ def test_the_handshake_is_answered_before_anything_but_the_standard_library_is_l
         input='{"task_type":"capabilities","request_id":"a"}\n',
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=90,
         check=True,
         cwd=tmp_path,
     )
@@ -449,7 +449,7 @@ def test_a_worker_ends_with_its_host_even_if_plugin_code_never_returns(tmp_path:
         for stream in (worker.process.stdin, worker.process.stdout):
             assert stream is not None
             stream.close()
-        assert worker.process.wait(timeout=20) == 0
+        assert worker.process.wait(timeout=90) == 0
 
 
 def test_what_was_asked_before_the_input_ended_is_answered(tmp_path: Path) -> None:
@@ -465,7 +465,7 @@ def test_what_was_asked_before_the_input_ended_is_answered(tmp_path: Path) -> No
 def test_tasks_may_come_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "tasks").write_text('{"task_type": "capabilities", "request_id": "a"}\n{"task_type": "x"}\n')
     with open(tmp_path / "tasks") as tasks, open(tmp_path / "answers", "w") as answers:
-        subprocess.run([sys.executable, str(WORKER)], stdin=tasks, stdout=answers, timeout=20, check=True, cwd=tmp_path)
+        subprocess.run([sys.executable, str(WORKER)], stdin=tasks, stdout=answers, timeout=90, check=True, cwd=tmp_path)
     lines = (tmp_path / "answers").read_text().splitlines()
     assert [json.loads(line)["status"] for line in lines] == ["success", "error"]
 

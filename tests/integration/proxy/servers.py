@@ -28,7 +28,7 @@ PYTHON_PACKAGES = ("mcp-server-git==2026.10.19", "mcp-server-time==2026.10.19", 
 OLD_PACKAGES = ("mcp-server-sqlite==2025.4.25", "mcp<2")
 """Written for the SDK's first generation, whose servers speak older versions of the protocol."""
 INSTALL_TIMEOUT_S = 600
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 Command = list[str]
 
 

@@ -27,7 +27,7 @@ plugins:
     mode: transform
     hooks: [tool_pre_invoke, tool_post_invoke, prompt_pre_fetch, prompt_post_fetch, resource_post_fetch]
 """
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 LEVEL = types.SetLevelRequest(params=types.SetLevelRequestParams(level="debug"))
 
 

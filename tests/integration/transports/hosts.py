@@ -36,7 +36,7 @@ async def host(folder: Path, entry: Entry, **local: Any) -> AsyncIterator[Tenant
 
 async def call(manager: TenantPluginManager, name: str, **args: Any) -> Any:
     """Call the tool hook; the merged result. Nothing here may take longer than the test's patience."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         payload = ToolPreInvokePayload(name=name, args=args)
         result, _ = await manager.invoke_hook("tool_pre_invoke", payload, GlobalContext(request_id="r"))
     return result

@@ -18,7 +18,7 @@ PLUGINS = Path(__file__).with_name("plugins")
 KIND = "contract_plugin.ContractPlugin"
 NAME = "contract"
 HOOKS = ["tool_pre_invoke", "tool_post_invoke"]
-LIMIT_S = 30.0
+LIMIT_S = 90.0
 """Seconds that anything here is waited for."""
 
 Entry = dict[str, Any]

@@ -72,7 +72,7 @@ async def call(manager: TenantPluginManager, name: str, args: dict[str, Any] | N
     """Call the tool hook; the merged result."""
     payload = ToolPreInvokePayload(name=name, args=args or {})
     context = options.pop("context", None) or GlobalContext(request_id="r1")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         result, _ = await manager.invoke_hook("tool_pre_invoke", payload, context, **options)
     return result
 
@@ -261,7 +261,8 @@ async def test_conditions_hold_on_either_side(started: Started) -> None:
 
 
 async def test_a_hanging_plugin_costs_its_timeout_and_the_next_call_works(started: Started) -> None:
-    async with started(timeout_s=0.3) as manager:
+    # The next call has as little time, on a machine that may have other things to do.
+    async with started(timeout_s=1.5) as manager:
         with pytest.raises(PluginError, match="timeout"):
             await call(manager, "hang")
         result = await call(manager, "deny")
@@ -281,7 +282,7 @@ async def test_a_cancelled_call_leaves_nothing_behind_and_the_next_one_gets_its_
                 await task
             assert (await call(manager, "deny")).violation.code == "NO"
         # A transport may have a task that tells its peer of the cancellation.
-        await asyncio.wait_for(asyncio.gather(*other_tasks() - before), timeout=10)
+        await asyncio.wait_for(asyncio.gather(*other_tasks() - before), timeout=60)
 
 
 async def test_a_thousand_calls_at_once_each_get_their_own_answer(started: Started) -> None:

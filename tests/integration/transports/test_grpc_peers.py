@@ -67,15 +67,15 @@ async def test_a_peer_that_is_no_plugin_server_fails_the_start_and_leaves_nothin
         with pytest.raises(
             PluginError, match=rf"at 127\.0\.0\.1:{port}: .*is the plugin server running there"
         ) as raised:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await plugin.initialize()
         assert raised.value.error.code == "external_connect"
         # gRPC closes its sockets in a thread of its own, and one that still connects when its attempt has had its time.
         # The error is at hand all the while: it may be kept, and must not keep the channel.
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while sockets_to(port):  # noqa: ASYNC110 - there is nobody to tell us
                 await asyncio.sleep(0.02)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while other_tasks() != tasks:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0)
 

@@ -169,7 +169,7 @@ async def test_a_server_with_half_a_tls_section_does_not_start(
         str(config),
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         _, stderr = await child.communicate()
     assert child.returncode == 1
     assert text in stderr.decode()
@@ -213,7 +213,7 @@ async def test_a_server_found_by_its_name_must_show_a_certificate_of_that_name(
         tls = GRPCClientTLSConfig(ca_bundle=authority.bundle())
         target, options = _pinned("plugins.example", port, ["127.0.0.1"], 0)
         channel = create_secure_channel(target, tls, "p", options)
-        async with channel, asyncio.timeout(30):
+        async with channel, asyncio.timeout(60):
             asked = PluginServiceStub(channel).GetPluginConfig(messages.GetPluginConfigRequest(name=NAME), timeout=4)
             if name == "plugins.example":
                 assert (await asked).found

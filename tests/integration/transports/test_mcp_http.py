@@ -214,7 +214,7 @@ async def get(server: ServerProcess, path: str, *headers: str, method: str = "GE
     if not any(each.startswith("Host") for each in headers):
         lines.append("Host: localhost:1")
     writer.write("\r\n".join([*lines, "", body]).encode())
-    head, _, rest = (await asyncio.wait_for(reader.read(), 20)).partition(b"\r\n\r\n")
+    head, _, rest = (await asyncio.wait_for(reader.read(), 60)).partition(b"\r\n\r\n")
     writer.close()
     return int(head.split()[1]), rest.decode()
 

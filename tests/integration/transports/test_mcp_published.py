@@ -84,7 +84,7 @@ async def _running(python: str, config: Path, listening: Any) -> AsyncIterator[N
         assert server.child is not None
         server.child.terminate()
         # How the other release ends is its own affair.
-        await asyncio.wait_for(server.child.wait(), 30)
+        await asyncio.wait_for(server.child.wait(), 60)
 
 
 WAYS = pytest.mark.parametrize("way", [over_stdio, over_http, over_uds], ids=["stdio", "http", "uds"])

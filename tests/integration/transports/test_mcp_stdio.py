@@ -236,7 +236,7 @@ async def test_a_cancelled_call_cancels_the_handler_on_the_server(tmp_path: Path
 
 
 async def _appears(path: Path) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not path.exists():  # noqa: ASYNC110 - another process makes it
             await asyncio.sleep(0.01)
 
@@ -246,7 +246,7 @@ async def test_nothing_is_left_after_the_shutdown(tmp_path: Path, others: set[in
         await call(manager, "nothing")
     files, tasks = open_descriptors(), other_tasks()
     for _ in range(2):
-        async with host(tmp_path, mcp_stdio(tmp_path, {}), timeout_s=0.5) as manager:
+        async with host(tmp_path, mcp_stdio(tmp_path, {}), timeout_s=1.5) as manager:
             await call(manager, "nothing")
             with pytest.raises(PluginError):
                 await call(manager, "hang")

@@ -70,7 +70,7 @@ async def test_a_strangers_socket_in_a_folder_like_tmp_is_not_connected_to(tmp_p
         classes = {"unix_socket": UnixSocketExternalPlugin, "grpc": GrpcExternalPlugin, "mcp": ExternalPlugin}
         plugin = classes[way](config)
         with pytest.raises(PluginError, match="belongs to user 12345, not to this one"):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 await plugin.initialize()
         await plugin.shutdown()
     assert asked == []

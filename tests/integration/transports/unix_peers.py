@@ -72,7 +72,7 @@ def asking(path: str, timeout: float = 5.0) -> UnixSocketExternalPlugin:
 async def ask(plugin: UnixSocketExternalPlugin, name: str = "t") -> Any:
     """One question."""
     context = PluginContext(global_context=GlobalContext(request_id="r"))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await plugin.invoke_hook("tool_pre_invoke", ToolPreInvokePayload(name=name), context)
 
 
@@ -90,7 +90,7 @@ async def server(folder: Path) -> AsyncIterator[UnixSocketPluginServer]:
 async def told(writer: asyncio.StreamWriter, reader: asyncio.StreamReader, data: bytes) -> bytes:
     """What a server answers to a message."""
     write_message(writer, data)
-    return await read_message(reader, timeout=20)
+    return await read_message(reader, timeout=90)
 
 
 def question(name: str = "nothing", **args: Any) -> bytes:

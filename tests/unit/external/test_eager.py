@@ -30,7 +30,7 @@ class Starter:
                 done.set_exception(error)
 
         loop.call_soon(call)
-        return await asyncio.wait_for(done, 20)
+        return await asyncio.wait_for(done, 60)
 
 
 @pytest_asyncio.fixture
@@ -61,7 +61,7 @@ async def test_one_that_waits_is_in_the_same_task_before_and_after(starter: Star
 
     async def handler() -> None:
         seen.append(asyncio.current_task())
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await event.wait()
         await asyncio.sleep(0)
         async with asyncio.TaskGroup() as group:
@@ -71,7 +71,7 @@ async def test_one_that_waits_is_in_the_same_task_before_and_after(starter: Star
     (task,) = await starter.begin(handler())
     assert task is not None
     event.set()
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 60)
     assert seen == [task, task]
 
 
@@ -87,7 +87,7 @@ async def test_a_timeout_that_was_armed_in_the_first_step_runs_out(starter: Star
 
     (task,) = await starter.begin(handler())
     assert task is not None
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 60)
     assert outcome == ["timeout"]
 
 
@@ -99,7 +99,7 @@ async def test_many_that_wait_at_once_run_side_by_side(starter: Starter) -> None
 
     tasks = [task for task in await starter.begin(*(handler() for _ in range(20))) if task is not None]
     assert len(tasks) == 20
-    await asyncio.wait_for(asyncio.gather(*tasks), 20)
+    await asyncio.wait_for(asyncio.gather(*tasks), 60)
 
 
 @pytest.mark.parametrize("moment", ["at once", "later"])
@@ -137,7 +137,7 @@ async def test_a_cancelled_one_cleans_up_and_what_it_waits_for_is_cancelled(star
         begun.cancel()
         task = begun
     with pytest.raises(asyncio.CancelledError):
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)
     assert cleaned == ["yes"]
     assert waited[0].cancelled()
 
@@ -156,7 +156,7 @@ async def test_a_bare_yield_that_is_cancelled_is_told(starter: Starter) -> None:
 
     (task,) = await starter.begin(handler())
     assert task is not None
-    await asyncio.wait_for(task, 20)
+    await asyncio.wait_for(task, 60)
     assert told == ["cancelled"]
 
 
@@ -175,7 +175,7 @@ async def test_one_that_cancels_itself_and_ends_does_not_cancel_the_next(starter
     assert first is None
     assert second is not None
     event.set()
-    await asyncio.wait_for(second, 20)
+    await asyncio.wait_for(second, 60)
 
 
 async def test_what_the_first_step_raises_is_raised_and_the_next_begins(starter: Starter) -> None:
@@ -198,4 +198,4 @@ async def test_an_error_after_waiting_is_the_tasks(starter: Starter) -> None:
     (task,) = await starter.begin(fails())
     assert task is not None
     with pytest.raises(KeyError, match="broken"):
-        await asyncio.wait_for(task, 20)
+        await asyncio.wait_for(task, 60)

@@ -15,7 +15,7 @@ from cpex.proxy.http_modern import ModernClients
 from cpex.proxy.port import Connection, Message
 
 VERSION = "2026-07-28"
-TIMEOUT_S = 20
+TIMEOUT_S = 120
 
 
 class Server:

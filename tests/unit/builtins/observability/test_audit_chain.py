@@ -135,7 +135,7 @@ def test_processes_killed_while_writing_leave_one_chain(log: Path, seed: int, ro
         writer.send_signal(signal.SIGKILL)
         acknowledged += stop_after + len(writer.stdout.read().splitlines())
         writer.stdout.close()
-        assert writer.wait(timeout=30) == -signal.SIGKILL
+        assert writer.wait(timeout=90) == -signal.SIGKILL
         found = verify_audit_log(log)
         assert found.broken is None
         # Of each process one more may have been written whose acknowledgement was not; a tear adds a record, too.
@@ -354,7 +354,7 @@ def test_a_log_may_be_verified_while_it_is_written_to(log: Path) -> None:
             assert (found.broken, found.torn_bytes) == (None, 0)
     finally:
         writer.kill()
-        writer.communicate(timeout=30)
+        writer.communicate(timeout=90)
 
 
 def audit(path: Path, **config: Any) -> dict[str, Any]:

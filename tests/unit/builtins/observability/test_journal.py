@@ -237,7 +237,7 @@ def test_nobody_waits_for_a_file_that_another_process_has_locked(tmp_path: Path)
     waiting.start()
     assert not other.try_append(encode({"n": 3}))
     holder._unlock()
-    waiting.join(timeout=30)
+    waiting.join(timeout=90)
     holder.close()
     other.close()
     assert records(other.path) == [{"n": 2}]

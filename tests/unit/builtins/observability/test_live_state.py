@@ -81,7 +81,7 @@ async def scrape(manager: TenantPluginManager) -> dict[str, float]:
     assert isinstance(metrics, MetricsPlugin)
 
     def get() -> str:
-        with urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=10) as answer:
+        with urlopen(f"http://127.0.0.1:{metrics.port}/metrics", timeout=90) as answer:
             text: str = answer.read().decode()
             return text
 

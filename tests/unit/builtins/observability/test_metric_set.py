@@ -110,10 +110,10 @@ def test_an_endpoint_serves_until_its_last_user_closes_it() -> None:
     second = open_endpoint("127.0.0.1", first.port, registry)
     assert second is first
     close_endpoint(first)
-    with urlopen(f"http://127.0.0.1:{second.port}/metrics", timeout=10) as answer:
+    with urlopen(f"http://127.0.0.1:{second.port}/metrics", timeout=90) as answer:
         assert 'cpex_hook_events_total{hook="tool_pre_invoke",tool="a"} 1.0' in answer.read().decode()
     with pytest.raises(ValueError, match="serves another registry"):
         open_endpoint("127.0.0.1", second.port, CollectorRegistry())
     close_endpoint(second)
     with pytest.raises(OSError, match="refused"):
-        urlopen(f"http://127.0.0.1:{second.port}/metrics", timeout=10)
+        urlopen(f"http://127.0.0.1:{second.port}/metrics", timeout=90)

@@ -40,7 +40,7 @@ def context(request_id: str = "r1") -> GlobalContext:
 
 
 def scrape(port: int) -> str:
-    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urlopen(f"http://127.0.0.1:{port}/metrics", timeout=90) as answer:
         found: str = answer.read().decode()
         return found
 
