@@ -29,17 +29,7 @@ unit: $(STAMP) services
 
 # Servers that some tests start for themselves. Where they cannot be installed, those tests are skipped and say so.
 services:
-	@command -v redis-server >/dev/null || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	  { apt-get update -qq; apt-get install -y -qq --no-install-recommends redis-server openssl; } >/dev/null 2>&1; } || \
-	  echo "redis-server is not installed: the tests that start one are skipped"
-	@command -v valkey-server >/dev/null || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	  apt-get install -y -qq --no-install-recommends valkey-server >/dev/null 2>&1; } || \
-	  echo "valkey-server is not installed: the store's tests on it are skipped"
-	@test -x .venv-editors/node_modules/.bin/yaml-language-server || { command -v npm >/dev/null && \
-	  npm install --silent --no-audit --no-fund --prefix .venv-editors yaml-language-server@1.25.0 >/dev/null 2>&1; } || \
-	  echo "yaml-language-server is not installed: the tests of what editors say are skipped"
+	@sh tests/services.sh
 
 demo: $(STAMP)  ## the layered pipeline over recorded tool calls
 	$(BIN)/cpex run examples/layered/events.jsonl --config examples/layered/plugins.yaml --out /dev/null

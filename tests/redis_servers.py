@@ -1,4 +1,4 @@
-"""Redis servers of the tests' own: on a free port, in a directory of their own, killed at the end."""
+"""Redis and Valkey servers of the tests' own: on a free port, in a directory of their own, killed at the end."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ import pytest
 
 _DATABASES = 1_000
 _ATTEMPTS = 3
+PROGRAMS = ("redis-server", "valkey-server")
+"""The makes of server that the store speaks to, each by the name of its program."""
 _SLOTS = 16_384
 # The rest of a cluster serves its keys while a part is away; a node is given up after half a second.
 _CLUSTER_OPTIONS = ["--cluster-enabled", "yes", "--cluster-node-timeout", "500", "--databases", "1"]
 _CLUSTER_OPTIONS += ["--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"]
 _WHERE = {
     "redis-server": "apt-get install redis-server",
-    "valkey-server": "apt-get install valkey-server, in Debian from release 13 on",
+    "valkey-server": "apt-get install valkey-server, on Debian 12 from its backports",
 }
 
 
@@ -67,7 +69,7 @@ class RedisServer:
             if b"eady to accept connections" in line:
                 return
             last = line.decode(errors="replace").strip()
-        raise RuntimeError(f"redis-server ended with status {self._process.wait()} before it was ready: {last}")
+        raise RuntimeError(f"{self._binary} ended with status {self._process.wait()} before it was ready: {last}")
 
     def start_anywhere(self) -> None:
         """Start, on another port if somebody was quicker to take the first."""
@@ -157,9 +159,9 @@ def _repeat(holds: Callable[[], bool], message: str) -> None:
 
 
 @contextmanager
-def running_cluster() -> Iterator[RedisCluster]:
+def running_cluster(program: str = "redis-server") -> Iterator[RedisCluster]:
     """Three masters and a replica, each a process; skips the test where there is no such program or library."""
-    binary = _program("redis-server")
+    binary = _program(program)
     with tempfile.TemporaryDirectory() as directory:
         nodes = []
         try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis_servers import running_cluster, running_redis
+from redis_servers import PROGRAMS, running_cluster, running_redis
 
 from cpex.builtins.security.token_budget import TokenBudgetPlugin
 from cpex.framework import GlobalContext, PluginConfig, PluginContext, ToolPreInvokePayload
@@ -51,7 +51,7 @@ asyncio.run(main())
 """
 
 
-@pytest.fixture(params=["sqlite", "redis", "valkey", "cluster"])
+@pytest.fixture(params=["sqlite", *PROGRAMS, "cluster"])
 def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """What `store:` names, empty."""
     if request.param == "sqlite":
@@ -61,7 +61,7 @@ def target(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
         with running_cluster() as cluster:
             yield f"{cluster.url}?socket_timeout=20"
         return
-    with running_redis(program=f"{request.param}-server") as server:
+    with running_redis(program=request.param) as server:
         yield server.fresh_url()
 
 

@@ -8,14 +8,17 @@ import time
 from pathlib import Path
 
 import pytest
-from redis_servers import RedisServer, running_cluster, running_redis
+from redis_servers import PROGRAMS, RedisServer, running_cluster, running_redis
 
 from cpex.builtins.store.port import Rate, StoreError
 from cpex.builtins.store.redis import RedisStore
 
+on_each_make = pytest.mark.parametrize("program", PROGRAMS)
 
-async def test_a_server_that_is_away_is_an_error_without_credentials_and_comes_back() -> None:
-    with running_redis() as server:
+
+@on_each_make
+async def test_a_server_that_is_away_is_an_error_without_credentials_and_comes_back(program: str) -> None:
+    with running_redis(program=program) as server:
         store = RedisStore(f"redis://joe:hunter2@127.0.0.1:{server.port}/0?socket_timeout=5")
         server.kill()
         with pytest.raises(StoreError) as raised:
@@ -30,8 +33,9 @@ async def test_a_server_that_is_away_is_an_error_without_credentials_and_comes_b
         await store.close()
 
 
-async def test_what_must_not_be_done_twice_is_not_sent_twice() -> None:
-    with running_redis() as server:
+@on_each_make
+async def test_what_must_not_be_done_twice_is_not_sent_twice(program: str) -> None:
+    with running_redis(program=program) as server:
         store = RedisStore(server.fresh_url(), timeout_s=10)
         added = await store.add("a", 1, now_s=0)
         server.kill()
@@ -63,15 +67,17 @@ async def test_keys_carry_a_hash_tag_and_leave_in_time(redis_server: RedisServer
     await store.close()
 
 
-async def test_a_server_is_reached_over_a_unix_socket(tmp_path: Path) -> None:
-    with running_redis("--unixsocket", str(tmp_path / "redis.sock")):
+@on_each_make
+async def test_a_server_is_reached_over_a_unix_socket(program: str, tmp_path: Path) -> None:
+    with running_redis("--unixsocket", str(tmp_path / "redis.sock"), program=program):
         store = RedisStore(f"unix://{tmp_path}/redis.sock", timeout_s=10)
         assert (await store.add("a", 1, now_s=0)).value == 1
         await store.close()
 
 
-async def test_a_password_is_used_and_its_absence_is_an_error() -> None:
-    with running_redis("--requirepass", "hunter2") as server:
+@on_each_make
+async def test_a_password_is_used_and_its_absence_is_an_error(program: str) -> None:
+    with running_redis("--requirepass", "hunter2", program=program) as server:
         store = RedisStore(f"redis://:hunter2@127.0.0.1:{server.port}")
         assert (await store.add("a", 1, now_s=0)).value == 1
         await store.close()
@@ -81,8 +87,9 @@ async def test_a_password_is_used_and_its_absence_is_an_error() -> None:
         await store.close()
 
 
-async def test_a_cluster_goes_on_when_a_node_dies() -> None:
-    with running_cluster() as cluster:
+@on_each_make
+async def test_a_cluster_goes_on_when_a_node_dies(program: str) -> None:
+    with running_cluster(program) as cluster:
         store = RedisStore(cluster.url, timeout_s=10)
         keys = [f"key {number}" for number in range(12)]
         for key in keys:
@@ -103,8 +110,9 @@ async def test_a_cluster_goes_on_when_a_node_dies() -> None:
         await store.close()
 
 
-async def test_tasks_are_served_while_keys_move_to_another_node() -> None:
-    with running_cluster() as cluster:
+@on_each_make
+async def test_tasks_are_served_while_keys_move_to_another_node(program: str) -> None:
+    with running_cluster(program) as cluster:
         store = RedisStore(cluster.url, timeout_s=10)
         keys = [f"key {number}" for number in range(12)]
         assert (await store.take("warm", Rate(1, 1), now_s=0)).accepted
@@ -133,10 +141,11 @@ async def _answer(store: RedisStore, key: str) -> int:
         assert time.monotonic() < deadline_s, answer
 
 
-async def test_tls_is_checked_against_the_given_authority(tmp_path: Path) -> None:
+@on_each_make
+async def test_tls_is_checked_against_the_given_authority(program: str, tmp_path: Path) -> None:
     certificate, key = _certificate(tmp_path)
     options = ["--port", "0", "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"]
-    with running_redis(*options, tls=True) as server:
+    with running_redis(*options, tls=True, program=program) as server:
         url = f"rediss://127.0.0.1:{server.port}/0"
         store = RedisStore(f"{url}?ssl_ca_certs={certificate}", timeout_s=10)
         assert (await store.add("a", 1, now_s=0)).value == 1
