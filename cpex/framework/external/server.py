@@ -25,6 +25,7 @@ from cpex.framework.external.frames import Answer, ContextMaps, Question
 from cpex.framework.external.running import serve_until_stopped
 from cpex.framework.external.wire import ADVERTISEMENT, FEATURES, MASK, WireError
 from cpex.framework.loader.config import ConfigLoader
+from cpex.framework.loader.exclusive import OneAtATime
 from cpex.framework.loader.plugin import PluginLoader
 from cpex.framework.loader.start import FailedPlugin, start_plugins
 from cpex.framework.models.config import EXTRA_CAPABILITIES, Config, PluginConfig
@@ -75,6 +76,7 @@ class ExternalPluginServer:
         self._steps: dict[tuple[str, str], Step] = {}
         self._failed: dict[str, FailedPlugin] = {}
         self._initialized = False
+        self._starting_or_stopping = OneAtATime()
 
     @property
     def config(self) -> Config:
@@ -102,29 +104,41 @@ class ExternalPluginServer:
     async def initialize(self) -> bool:
         """Make and initialise the plugins. Does nothing when that is done.
 
+        Of tasks and threads that start one server at once, one does it and the others wait for it.
+
         Returns:
             True.
 
         Raises:
             PluginLoadError: Plugins whose failure is fatal failed; all are named, and nothing is left running.
+            Exception: Whatever the `initialize()` of a plugin that existed already raises; nothing is left running.
         """
-        if self._initialized:
-            return True
-        for plugin in self._given or ():
-            await plugin.initialize()
-            self._registry.register(plugin)
+        async with self._starting_or_stopping:
+            if not self._initialized:
+                await self._start()
+        return True
+
+    async def _start(self) -> None:
+        try:
+            for plugin in self._given or ():
+                # Registered first, so that it is stopped should its start fail.
+                self._registry.register(plugin)
+                await plugin.initialize()
+        except BaseException:
+            await self._registry.shutdown()
+            raise
         self._loader.append_to_search_path(self._config.plugin_dirs, base=self._path or None)
         self._failed = await start_plugins(self._config, self._loader, self._registry, self._locations)
         self._initialized = True
         logger.info("Plugin server initialized with %d plugins", self._registry.plugin_count)
-        return True
 
     async def shutdown(self) -> None:
-        """Shut every plugin down. May be called more than once."""
-        if self._initialized:
-            self._initialized = False
-            self._steps.clear()
-            await self._registry.shutdown()
+        """Shut every plugin down, once a start that is under way has ended. May be called more than once."""
+        async with self._starting_or_stopping:
+            if self._initialized:
+                self._initialized = False
+                self._steps.clear()
+                await self._registry.shutdown()
 
     def run(self, transport: str | None = None) -> None:
         """Serve over MCP until SIGINT or SIGTERM, or until standard input ends; for a program that does nothing else.

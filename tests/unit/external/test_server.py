@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support import denial, plugin
+from support import FunctionPlugin, denial, plugin
 
 from cpex.framework import GlobalContext, PluginContext, PluginResult, PluginViolation, PluginViolationError
 from cpex.framework.errors import ConfigFileNotFound
@@ -154,6 +154,61 @@ async def test_a_server_that_was_not_initialized_says_so() -> None:
     server = ExternalPluginServer(plugins=[plugin(never)])
     answer = await server.invoke_hook("tool_pre_invoke", "p", PAYLOAD, CONTEXT)
     assert "Plugin server not initialized" in answer["error"]["message"]
+
+
+class Starts(FunctionPlugin):
+    """Logs its life; begins to start when it is let, and fails where it should."""
+
+    def __init__(self, name: str, log: list[str], *, fails: bool = False) -> None:
+        super().__init__(plugin(never, name).config, never)
+        self.log, self.fails = log, fails
+        self.begun, self.let = asyncio.Event(), asyncio.Event()
+
+    async def initialize(self) -> None:
+        self.begun.set()
+        await self.let.wait()
+        self.log.append(f"start {self.name}")
+        if self.fails:
+            raise ConnectionError("nobody there")
+
+    async def shutdown(self) -> None:
+        self.log.append(f"stop {self.name}")
+
+
+async def test_tasks_that_start_one_server_at_once_start_it_once() -> None:
+    log: list[str] = []
+    starts = Starts("p", log)
+    server = ExternalPluginServer(plugins=[starts])
+    starting = [asyncio.create_task(server.initialize()) for _ in range(3)]
+    await starts.begun.wait()
+    stopping = asyncio.create_task(server.shutdown())
+    await asyncio.sleep(0)  # one turn, in which it begins to wait for the start
+    assert not server.running
+    starts.let.set()
+    assert await asyncio.gather(*starting, stopping) == [True, True, True, None]
+    assert log == ["start p", "stop p"]
+    assert not server.running
+
+
+async def test_a_start_that_fails_or_is_cancelled_leaves_nothing_running_and_may_be_tried_again() -> None:
+    log: list[str] = []
+    first, second = Starts("a", log), Starts("b", log, fails=True)
+    first.let.set()
+    server = ExternalPluginServer(plugins=[first, second])
+    starting = asyncio.create_task(server.initialize())
+    await second.begun.wait()
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert log == ["start a", "stop b", "stop a"]
+    second.let.set()
+    log.clear()
+    with pytest.raises(ConnectionError):
+        await server.initialize()
+    assert log == ["start a", "start b", "stop b", "stop a"]
+    second.fails = False
+    assert await server.initialize()
+    assert server.running
 
 
 @pytest.mark.conformance("E9")
