@@ -29,8 +29,10 @@ def listening(config: Path, *options: str, port: int) -> Command:
 
 
 @asynccontextmanager
-async def running(command: Command, ready: str, **variables: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A server process that has said that it is ready."""
+async def running(
+    command: Command, ready: str, *, told: list[str] | None = None, **variables: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """A server process that has said that it is ready; what it says from then on is put into `told` at its end."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -52,7 +54,9 @@ async def running(command: Command, ready: str, **variables: str) -> AsyncIterat
             process.terminate()
         async with asyncio.timeout(TIMEOUT_S):
             await process.wait()
-        await rest
+        text = (await rest).decode()
+        if told is not None:
+            told.append(text)
 
 
 @asynccontextmanager
@@ -118,6 +122,31 @@ async def test_many_clients_at_once_are_kept_apart(tmp_path: Path) -> None:
         async with running(command, "The proxy listens"):
             said = await asyncio.gather(*(client(number) for number in range(20)))
     assert said == [f"Echo: {number}" * 3 for number in range(20)]
+
+
+async def test_a_stopped_proxy_ends_the_streams_of_sessions_in_order(tmp_path: Path) -> None:
+    port = free_port()
+    told: list[str] = []
+    url, headers = f"http://127.0.0.1:{port}/mcp", {"accept": "application/json, text/event-stream"}
+    hello = {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {},
+        "clientInfo": {"name": "bare", "version": "1"},
+    }
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        running(listening(plugins(tmp_path), "--", *BREAKING, port=port), "The proxy listens", told=told) as proxy,
+        httpx2.AsyncClient(timeout=TIMEOUT_S, headers=headers) as http,
+    ):
+        begun = await http.post(url, json={"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello})
+        session = {"mcp-session-id": begun.headers["mcp-session-id"], "mcp-protocol-version": "2025-11-25"}
+        await http.post(url, headers=session, json={"jsonrpc": "2.0", "method": "notifications/initialized"})
+        async with http.stream("GET", url, headers=session) as stream:
+            proxy.terminate()
+            # It would raise if the connection were cut.
+            assert [part async for part in stream.aiter_bytes()] == []
+        assert await proxy.wait() == 0
+    assert [line for line in told[0].splitlines() if " ERROR " in line] == []
 
 
 async def test_a_server_that_cannot_be_reached_fails_each_request_and_not_the_session(tmp_path: Path) -> None:

@@ -10,13 +10,11 @@ import contextlib
 import ipaddress
 import logging
 import os
-import signal
 import socket
 import ssl
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import uvicorn
@@ -30,6 +28,7 @@ from starlette.types import ASGIApp
 
 from cpex.framework.constants import MCP_SERVER_NAME
 from cpex.framework.external.mcp.messages import MAX_MESSAGE_BYTES
+from cpex.framework.external.mcp.server.ending import Ending
 from cpex.framework.external.mcp.server.tools import mcp_server_of
 from cpex.framework.external.port import Service
 from cpex.framework.external.running import warn_of_open_door
@@ -55,6 +54,8 @@ HEALTH_OFFSET = 1000
 MAX_PORT = 65535
 GRACE_S = 5
 """Seconds for calls that are under way when the server is stopped."""
+LEAVING_S = 2
+"""Seconds for responses to end that were told that their clients have left; the web server cuts them off then."""
 KEEPALIVE_S = 75
 """Seconds that an idle connection stays open: longer than clients keep theirs, so that none is cut while in use."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -241,7 +242,11 @@ def _remove_dead_socket(path: Path) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Leaves the process's signals to whoever runs it."""
+    """Leaves the process's signals to whoever runs it, and ends what is open in order."""
+
+    def __init__(self, config: uvicorn.Config, ending: Ending) -> None:
+        super().__init__(config)
+        self._ending = ending
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -249,23 +254,33 @@ class _Server(uvicorn.Server):
 
     def stop(self) -> None:
         """Take no more connections, and end when the calls under way have ended."""
-        frame: FrameType | None = None
-        # This is also how streams that stay open by themselves learn of it.
-        self.handle_exit(signal.SIGTERM, frame)
+        # Not by `handle_exit`: the library that writes streams puts a hook of its own there, which cuts off those of
+        # every server in the process, for ever.
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """What the web server does when it is stopped."""
+        ending = asyncio.create_task(self._ending.end(GRACE_S))
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
+            await asyncio.wait([ending])
 
 
 def made_server(app: ASGIApp, listener: socket.socket, **tls: Any) -> tuple[_Server, socket.socket]:
     """A web server for an application, and where it listens; `tls` as uvicorn takes it."""
+    ending = Ending(app)
     config = uvicorn.Config(
-        app,
+        ending,
         log_config=None,
         access_log=False,
         lifespan="on",
         timeout_keep_alive=KEEPALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
+        timeout_graceful_shutdown=GRACE_S + LEAVING_S,
         **tls,
     )
-    return _Server(config), listener
+    return _Server(config, ending), listener
 
 
 async def run_servers(servers: list[tuple[_Server, socket.socket]]) -> None:
