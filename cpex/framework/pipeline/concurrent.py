@@ -59,6 +59,17 @@ class _Race(Relay[_Turn]):
         self._tasks: list[asyncio.Task[Any]] = []
         self._pool = pool or len(turns)
         self._wake: asyncio.Future[None] | None = None
+        self._starting = True
+        """Whether turns that are to start together have not all begun; until they have, nobody is told how any went."""
+
+    async def run(self) -> None:
+        try:
+            while (turn := self.take_turns()) is not None:
+                if self.spawn() is None:
+                    self._started()
+                await self.finish(turn)
+        finally:
+            self._started()
 
     def entered(self, turn: _Turn) -> PluginContext:
         context = turn.context = self.call.context_for(turn.step)
@@ -75,8 +86,16 @@ class _Race(Relay[_Turn]):
             self.decided = True
         self._wake_up()
 
+    def leaves(self, turn: _Turn) -> bool:
+        # One that denies without waiting does not keep others from starting beside it; only those behind the pool.
+        return not self._starting or turn.index >= self._pool
+
+    def _started(self) -> None:
+        self._starting = False
+        self._wake_up()
+
     def _wake_up(self) -> None:
-        if self._wake is not None:
+        if self._wake is not None and not self._starting:
             if not self._wake.done():
                 self._wake.set_result(None)
             self._wake = None
@@ -96,7 +115,7 @@ class _Race(Relay[_Turn]):
 
     def wait(self, seen: int) -> asyncio.Future[None] | None:
         """What to wait for when no turn has ended since the first `seen` did."""
-        if len(self._over) > seen:
+        if len(self._over) > seen and not self._starting:
             return None
         self._wake = asyncio.get_running_loop().create_future()
         return self._wake
@@ -112,7 +131,7 @@ class _Race(Relay[_Turn]):
 
     async def stop(self) -> None:
         """Cancel what still runs and wait until all of it has ended, however often we are cancelled meanwhile."""
-        self.decided = True
+        self.decided, self._starting = True, False
         cancelled = False
         while running := [task for task in self._tasks if not task.done()]:
             for task in running:

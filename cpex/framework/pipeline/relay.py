@@ -77,7 +77,7 @@ class Relay(ABC, Generic[T]):
     """Takes turns until none is left."""
 
     decided = False
-    """Whether nothing can matter any more; turns that have not begun are left untaken."""
+    """Whether nothing can matter any more; turns that have not begun are left untaken, as far as `leaves` says so."""
     noted = False
     """Whether the table knows of the turns' contexts before they begin, so that somebody may have asked for them."""
 
@@ -112,6 +112,10 @@ class Relay(ABC, Generic[T]):
     def is_interrupt(self, error: BaseException) -> bool:
         """Whether what a plugin raised is not the plugin's to give, and ends the task."""
 
+    def leaves(self, turn: T) -> bool:
+        """Whether a turn that has not begun when all is decided is left untaken."""
+        return True
+
     @abstractmethod
     def spawn(self) -> asyncio.Task[Any] | None:
         """Start a task that goes on with the turns; `None` when there must not be another one."""
@@ -140,7 +144,7 @@ class Relay(ABC, Generic[T]):
         allowed: list[T] = []
         now = elapsed_ns()
         for turn in self._turns:
-            if self.decided:
+            if self.decided and self.leaves(turn):
                 break
             step = turn.step
             turn.started_ns = started = now

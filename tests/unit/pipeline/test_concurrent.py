@@ -96,6 +96,59 @@ async def test_the_first_denial_or_failure_cancels_and_awaits_the_others(
     assert spans.open() == []
 
 
+@pytest.mark.parametrize("ending", [deny, violates, breaks], ids=["denial", "raised_violation", "failure"])
+async def test_all_begin_together_even_beside_one_that_ends_the_call_without_waiting(ending: Any) -> None:
+    told: list[str] = []
+
+    def sibling(name: str) -> Callable[..., Any]:
+        async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+            told.append(f"{name} begun")
+            try:
+                return await never(payload, context)
+            except asyncio.CancelledError:
+                told.append(f"{name} cancelled")
+                raise
+
+        return handler
+
+    manager = manager_of(
+        plugin(ending, "ends", mode="concurrent", priority=1),
+        *(plugin(sibling(name), name, mode="concurrent", priority=2) for name in "abc"),
+    )
+    if ending is breaks:
+        with pytest.raises(PluginError) as caught:
+            await call(manager)
+        records = caught.value.executions or []
+    else:
+        records = (await call(manager))[0].executions
+    assert told[:3] == ["a begun", "b begun", "c begun"]
+    assert sorted(told[3:]) == ["a cancelled", "b cancelled", "c cancelled"]
+    assert [str(record_of(records, name).status) for name in "abc"] == ["cancelled"] * 3
+    assert other_tasks() == set()
+
+
+async def test_only_as_many_begin_beside_a_denial_as_the_pool_has_places() -> None:
+    begun = []
+
+    def notes(name: str) -> Callable[..., Any]:
+        async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+            begun.append(name)
+            return await never(payload, context)
+
+        return handler
+
+    manager = manager_of(
+        plugin(deny, "denies", mode="concurrent", priority=1),
+        *(plugin(notes(name), name, mode="concurrent", priority=2) for name in "abc"),
+    )
+    plan = manager._registry.plan("tool_pre_invoke")
+    assert plan is not None
+    result, _ = await Executor(execution_pool=2).run(plan, tool_payload(), GlobalContext(request_id="r"))
+    assert begun == ["a"]
+    assert not result.continue_processing
+    assert other_tasks() == set()
+
+
 async def test_a_cancelled_sibling_gave_no_answer_and_let_nothing_through() -> None:
     manager = manager_of(plugin(never, "slow", mode="concurrent"), plugin(deny, "denies", mode="concurrent"))
     result, _ = await call(manager)
@@ -239,15 +292,23 @@ async def test_a_pool_limits_how_many_run_at_once(pool: int) -> None:
 
 
 async def test_waiting_for_a_place_in_the_pool_does_not_count_as_running() -> None:
-    async def takes_most_of_its_time(payload: Any, context: Any) -> PluginResult[Any]:
-        await asyncio.sleep(0.8)
+    async def keeps_the_place(payload: Any, context: Any) -> PluginResult[Any]:
+        await asyncio.sleep(0.1)
         return PluginResult()
 
-    manager = manager_of(*(plugin(takes_most_of_its_time, f"p{n}", mode="concurrent", timeout_s=2) for n in range(3)))
+    async def waits_once(payload: Any, context: Any) -> PluginResult[Any]:
+        # A loop resumes this before it looks at timers, so a slow machine cannot make it late.
+        await asyncio.sleep(0)
+        return PluginResult()
+
+    manager = manager_of(
+        plugin(keeps_the_place, "first", mode="concurrent", priority=1, timeout_s=60),
+        plugin(waits_once, "second", mode="concurrent", priority=2, timeout_s=0.05),
+    )
     plan = manager._registry.plan("tool_pre_invoke")
     assert plan is not None
     result, _ = await Executor(execution_pool=1).run(plan, tool_payload(), GlobalContext(request_id="r"))
-    assert [record.status for record in result.executions] == ["completed"] * 3
+    assert [record.status for record in result.executions] == ["completed"] * 2
 
 
 async def test_one_that_waits_for_its_place_is_cancelled_without_having_begun() -> None:
