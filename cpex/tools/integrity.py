@@ -149,7 +149,7 @@ def _get(url: str, timeout: float) -> dict[str, Any] | None:
         response = httpx2.get(url, timeout=timeout, follow_redirects=True, headers={"Accept": _SIMPLE})
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
         raise RuntimeError(
-            f"Network error while asking the index for hashes: {error or type(error).__name__}"
+            f"Network error while asking the index for hashes: {str(error) or type(error).__name__}"
         ) from error
     if response.status_code == 404:
         return None

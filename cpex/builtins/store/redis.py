@@ -136,7 +136,7 @@ class RedisStore:
                 return await self._connected().eval(*command)
         except (import_module("redis").RedisError, OSError, TimeoutError) as error:
             raise StoreError(
-                f"store `{_address(self._url)}` did not answer: {error or type(error).__name__}"
+                f"store `{_address(self._url)}` did not answer: {str(error) or type(error).__name__}"
             ) from error
 
     def _connected(self) -> Any:

@@ -170,7 +170,9 @@ class HttpResolver(PdpResolver):
         except (TimeoutError, httpx2.TimeoutException) as error:
             raise _NoDecision(f"timeout after {self.timeout_ms}ms", "timeout", error) from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            raise _NoDecision(f"connection error: {error or type(error).__name__}", "unreachable", error) from error
+            raise _NoDecision(
+                f"connection error: {str(error) or type(error).__name__}", "unreachable", error
+            ) from error
         raise AssertionError("the last attempt either returns or raises")
 
     async def _attempt(self, url: str, body: bytes) -> dict[str, Any]:

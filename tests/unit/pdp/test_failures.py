@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import re
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -197,9 +198,9 @@ async def test_a_client_certificate_is_shown(tmp_path: Path) -> None:
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(certificate)
     with running(yes, context) as server:
-        assert "connection error" in str(
-            await outcome(OpaResolver(f"{server.url}/x", LONG_MS, tls=MCPClientTLSConfig(ca_bundle=certificate)))
-        )
+        error = await outcome(OpaResolver(f"{server.url}/x", LONG_MS, tls=MCPClientTLSConfig(ca_bundle=certificate)))
+        # A server that refuses its client need not say why; the text then tells at least what was seen.
+        assert re.search(r"connection error: \S", str(error))
         tls = MCPClientTLSConfig(ca_bundle=certificate, certfile=certificate, keyfile=key)
         resolver = OpaResolver(f"{server.url}/x", LONG_MS, tls=tls)
         assert (await resolver.resolve({})).allowed

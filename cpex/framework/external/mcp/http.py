@@ -193,8 +193,7 @@ class HttpChannel:
             text = f"{self._endpoint} did not answer within the HTTP client's limit ({type(error).__name__})"
             raise LinkError(text, code="timeout", sent=True) from error
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol) as error:
-            text = f"the connection to {self._endpoint} was lost before the answer: {error or type(error).__name__}"
-            raise LinkError(text, code="lost", sent=True) from error
+            raise LinkError(self._lost(error), code="lost", sent=True) from error
 
     def _gone(self, pool: httpcore2.AsyncConnectionPool) -> None:
         if self._pool is pool:
@@ -215,7 +214,14 @@ class HttpChannel:
             if isinstance(cause, ssl.SSLError):
                 return f"TLS with {self._endpoint} failed: {cause.reason or cause}; check both ends' certificates"
             cause = cause.__cause__ or cause.__context__
-        return f"cannot reach {self._endpoint}: {error or type(error).__name__}; is the plugin server running?"
+        return f"cannot reach {self._endpoint}: {str(error) or type(error).__name__}; is the plugin server running?"
+
+    def _lost(self, error: Exception) -> str:
+        text = f"the connection to {self._endpoint} was lost before the answer: {str(error) or type(error).__name__}"
+        if self._session is None and self._url.startswith("https:"):
+            # With TLS 1.3 a server refuses its client only after the client's handshake, and need not say why.
+            text += "; a server that refuses the client's certificate does that: check `certfile` and `keyfile`"
+        return text
 
     def _request_headers(self) -> list[tuple[bytes, bytes]]:
         headers = [
