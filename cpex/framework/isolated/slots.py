@@ -97,9 +97,16 @@ def reconstruct_extensions(raw: object) -> Extensions | None:
 
 def _one_header_map(slot: str, value: Any) -> Any:
     """The header map of another build under the name that ours has for it."""
-    if slot == "http" and isinstance(value, Mapping) and not value.get("headers") and value.get("request_headers"):
-        return {**value, "headers": value["request_headers"]}
-    return value
+    if slot != "http" or not isinstance(value, Mapping) or not value.get("request_headers"):
+        return value
+    slot_value = dict(value)
+    theirs = slot_value.pop("request_headers")
+    if not slot_value.get("headers"):
+        slot_value["headers"] = theirs
+    elif slot_value["headers"] != theirs:
+        # Two maps: one of them is not read, and the model tells of that.
+        slot_value["request_headers"] = theirs
+    return slot_value
 
 
 def slots_for_host(extensions: Extensions, raw: object) -> dict[str, Any]:

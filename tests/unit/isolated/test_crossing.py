@@ -23,7 +23,12 @@ from cpex.framework.isolated.credentials import (
     scrubbing,
     scrubbing_log_factory,
 )
-from cpex.framework.isolated.slots import returned_extensions, sanitize_extensions_http, slots_for_worker
+from cpex.framework.isolated.slots import (
+    reconstruct_extensions,
+    returned_extensions,
+    sanitize_extensions_http,
+    slots_for_worker,
+)
 
 TOKEN = "opaque-but-long-enough"
 IDENTITY = IdentityPayload(raw_token=SecretStr(TOKEN), headers={"Authorization": f"Bearer {TOKEN}", "A": "1"})
@@ -110,6 +115,18 @@ def test_headers_that_hold_credentials_do_not_cross() -> None:
     assert sent == {"http": {"headers": {"Accept": "x"}, "request_headers": {"Accept": "x"}}, "custom": {"k": 1}}
     without = Extensions(custom={})
     assert sanitize_extensions_http(without) is without
+
+
+def test_one_map_of_headers_under_two_names_is_read_without_a_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cpex.framework.extensions.http._told", set())
+    for sent in (slots_for_worker(Extensions(http=HTTP)), {"http": {"request_headers": {"Accept": "x"}}}):
+        assert reconstruct_extensions(sent) == Extensions(http=HttpExtension(headers={"Accept": "x"}))
+    assert not caplog.records
+    both = {"http": {"headers": {"A": "1"}, "request_headers": {"A": "2"}}}
+    assert reconstruct_extensions(both) == Extensions(http=HttpExtension(headers={"A": "1"}))
+    assert "no `request_headers`" in caplog.text
 
 
 @pytest.mark.conformance("V18")
