@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Coroutine, Iterator
 from contextvars import Context, copy_context
 from typing import Any, Generic, TypeVar
+from weakref import getweakrefcount
 
 from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import denial_in
@@ -189,14 +190,19 @@ class Relay(ABC, Generic[T]):
                 # It went down with the handler.
                 stepper = Stepper()
                 send, answer = stepper.send, stepper.answer
-            if owed is not None and getrefcount(context) == SOLE_REFERENCE and len(raw_dict(context)) == 1:
+            if (
+                (owed is not None and len(raw_dict(context)) == 1)
+                and getrefcount(context) == SOLE_REFERENCE
+                and not getweakrefcount(context)
+            ):
                 owed.append(step.uuid)
             else:
                 turn.context = context
                 if owed is not None:
                     _put(call.table, call.request_id + step.uuid, context)
                 context = None
-            if base is None or getrefcount(view) != SOLE_REFERENCE or raw_dict(view) != base:
+            # SECURITY: a weak reference would lead to what the next one does with it.
+            if base is None or getrefcount(view) != SOLE_REFERENCE or getweakrefcount(view) or raw_dict(view) != base:
                 settle(view)
                 view = None
             if special:

@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Iterator
 from contextvars import Context, copy_context
 from operator import length_hint
 from typing import Any
+from weakref import getweakrefcount
 
 from cpex.framework.clock import elapsed_ns
 from cpex.framework.errors import PluginViolationError, denial_in
@@ -147,16 +148,19 @@ def walk(call: ExecutionContext, steps: Iterator[Step], now: int) -> Waiting | N
             (owed is not None and not special and len(told) == 1)
             and getrefcount(context) == SOLE_REFERENCE
             and getrefcount(told) == OWN_DICTIONARY
+            and not getweakrefcount(context)
         ):
             owed.append(step.uuid)
         else:
             _hand_over(call, step, context, span, result)
             context = None
-        # The same for the view: as it was, and held by nobody else.
+        # The same for the view: as it was, and held by nobody else. SECURITY: whoever could find it again by a weak
+        # reference would see what the next plugin does with it.
         if (
             (plain and base is not None and shown == base)
             and getrefcount(view) == SOLE_REFERENCE
             and getrefcount(shown) == OWN_DICTIONARY
+            and not getweakrefcount(view)
         ):
             continue
         settle(view)

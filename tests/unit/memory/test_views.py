@@ -288,6 +288,30 @@ async def test_a_payload_does_not_outlive_its_call() -> None:
     assert keeper.kept[0]() is None
 
 
+@pytest.mark.parametrize("mode", ["sequential", "transform", "audit", "concurrent", "fire_and_forget"])
+async def test_what_a_plugin_refers_to_weakly_is_not_what_the_next_one_is_handed(mode: str) -> None:
+    kept: list[tuple[weakref.ref[Any], weakref.ref[Any]]] = []
+    found: list[Any] = []
+
+    async def keeps(payload: Any, context: Any) -> PluginResult[Any]:
+        kept.append((weakref.ref(payload), weakref.ref(context)))
+        return PluginResult()
+
+    async def edits(payload: Any, context: Any) -> PluginResult[Any]:
+        payload.args["d"]["l"].append("edited")
+        context.state["secret"] = "theirs"
+        view, told = (reference() for reference in kept[0])
+        found.append(view is payload)
+        found.append(told is context)
+        return PluginResult()
+
+    manager = manager_of(plugin(keeps, "a", mode=mode), plugin(edits, "b", mode=mode))
+    await call(manager, payload())
+    # Background plugins have ended by then.
+    await manager.shutdown()
+    assert found == [False, False]
+
+
 async def test_a_result_of_any_shape_is_isolated() -> None:
     async def edits(payload: Any, context: Any) -> PluginResult[Any]:
         payload.result["content"][0]["text"] = "edited"
