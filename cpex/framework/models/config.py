@@ -183,7 +183,7 @@ class PluginConfig(BaseModel):
     """What a failure of the plugin means: for the call, and for the start."""
     priority: int = 100
     """Lower runs earlier within a phase."""
-    max_content_size: int = 10_000_000
+    max_content_size: int = Field(default=10_000_000, gt=0)
     """Bytes of payload content that the plugin is willing to take; more is its failure."""
     conditions: list[PluginCondition] = Field(default_factory=list)
     """The plugin runs when one of them holds; empty means always."""

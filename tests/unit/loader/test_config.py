@@ -161,6 +161,14 @@ server_settings: {port: x, tls: {cafile: y}}
     )
 
 
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_size_that_no_payload_fits_is_refused_in_its_place(size: int) -> None:
+    assert rendered(one_plugin(f"max_content_size: {size}")).splitlines()[:2] == [
+        "error: `max_content_size` of plugin `a` must be greater than 0 [config-invalid-value]",
+        "  at c.yaml:5:23 (plugins[0].max_content_size)",
+    ]
+
+
 def test_the_error_carries_every_fault() -> None:
     with pytest.raises(ConfigError) as caught:
         ConfigLoader.load_text("plugins: [{}, {}]", file="c.yaml", strict=True)

@@ -149,9 +149,18 @@ def test_capabilities_that_are_no_list_of_names_are_refused(given):
 
 
 @pytest.mark.parametrize(
-    "values", [{"timeout_s": 0}, {"timeout_s": float("inf")}, {"initialize_timeout_s": -1}, {"disable_cooldown_s": -1}]
+    "values",
+    [
+        {"timeout_s": 0},
+        {"timeout_s": float("inf")},
+        {"initialize_timeout_s": -1},
+        {"shutdown_timeout_s": 0},
+        {"disable_cooldown_s": -1},
+        {"max_content_size": 0},
+        {"max_content_size": -1},
+    ],
 )
-def test_times_must_be_usable(values):
+def test_times_and_sizes_must_be_usable(values):
     assert next(iter(values)) in refusal(**values)
 
 
