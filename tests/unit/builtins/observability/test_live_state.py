@@ -1,4 +1,4 @@
-"""What a scrape tells of the process besides what was counted in calls: background work, disabled plugins, stores."""
+"""What a real scrape tells: of failed turns, and of the process: background work, disabled plugins, stores."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cpex.builtins.observability.metrics import MetricsPlugin
 from cpex.builtins.store.failures import StoreFailure, count_store_failure
-from cpex.framework import GlobalContext, Plugin, PluginConfig, PluginResult, TenantPluginManager, ToolPreInvokePayload
+from cpex.framework import (
+    GlobalContext,
+    Plugin,
+    PluginConfig,
+    PluginError,
+    PluginResult,
+    TenantPluginManager,
+    ToolPreInvokePayload,
+)
 from cpex.framework.models import Config
 
 PRE = "tool_pre_invoke"
@@ -92,6 +100,12 @@ async def scrape(manager: TenantPluginManager) -> dict[str, float]:
     }
 
 
+def turns(samples: dict[str, float], plugin: str) -> dict[str, float]:
+    """What was counted of a plugin's turns, but for how long they took."""
+    ends = {f"cpex_plugin_{what}_total": what for what in ("calls", "errors", "timeouts", "denials")}
+    return {what: samples[key] for name, what in ends.items() if (key := f"{name}{{{PRE},{plugin}}}") in samples}
+
+
 async def call(manager: TenantPluginManager) -> None:
     await manager.invoke_hook(PRE, ToolPreInvokePayload(name="t"), GlobalContext(request_id="r"))
 
@@ -121,6 +135,48 @@ async def test_refused_background_work_is_counted(registry: CollectorRegistry) -
     assert (await scrape(manager))["cpex_background_refused_total{}"] - before == refused > 0
     Waits.let_go.set()
     await manager.shutdown()
+
+
+@pytest.mark.parametrize("mode", ["sequential", "transform", "audit", "concurrent", "fire_and_forget"])
+async def test_a_turn_that_runs_out_of_time_is_counted_as_a_timeout_and_no_error(running: Any, mode: str) -> None:
+    Waits.let_go = asyncio.Event()
+    stuck = plugin("stuck", "Waits", mode, on_error="ignore", timeout_s=0.01)
+    async with running(METRICS) as watcher:
+        async with running(stuck, plugin("shaky", "Breaks", mode, on_error="ignore"), METRICS) as manager:
+            await call(manager)
+        # Now those in the background have been counted, too.
+        found = await scrape(watcher)
+    assert turns(found, "stuck") == {"calls": 1, "timeouts": 1}
+    assert turns(found, "shaky") == {"calls": 1, "errors": 1}
+    assert found[f"cpex_hook_calls_total{{allowed,{PRE}}}"] == 1
+
+
+@pytest.mark.parametrize("limit", ["plugin", "hook"])
+async def test_a_call_that_fails_for_want_of_time_is_counted_with_the_plugin_that_used_it_up(limit: str) -> None:
+    Waits.let_go = asyncio.Event()
+    stuck = plugin("stuck", "Waits", **({"timeout_s": 0.01} if limit == "plugin" else {}))
+    entries = [PluginConfig.model_validate(each) for each in (stuck, METRICS)]
+    manager = TenantPluginManager(Config(plugins=entries, hook_timeout_s=0.01 if limit == "hook" else None))
+    await manager.initialize()
+    with pytest.raises(PluginError) as failure:
+        await call(manager)
+    await manager.executor.drain()
+    found = await scrape(manager)
+    await manager.shutdown()
+    assert failure.value.error.code == f"{limit}_timeout"
+    assert turns(found, "stuck") == {"calls": 1, "timeouts": 1}
+    assert found[f"cpex_hook_calls_total{{failed,{PRE}}}"] == 1
+
+
+async def test_a_store_that_is_away_shows_with_its_plugin_and_policy(running: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "limits.db"
+    broken.write_bytes(b"no database" * 100)
+    config = {"requests_per_minute": 60, "scope": "global", "store": str(broken), "on_store_error": "allow"}
+    limit = {"name": "t_live_rate", "kind": "security.RateLimitPlugin", "hooks": [PRE], "config": config}
+    async with running(limit, METRICS) as manager:
+        await call(manager)
+        found = await scrape(manager)
+    assert found["cpex_store_failures_total{t_live_rate,allow,sqlite}"] == 1
 
 
 @pytest.mark.conformance("D22")
