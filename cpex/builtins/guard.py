@@ -6,6 +6,7 @@ and in a message of the common format: texts with the places where they stand.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -14,11 +15,16 @@ from typing import Any, ClassVar
 
 from cpex.builtins.content import content_of, is_message_payload
 from cpex.builtins.text import Leaf, leaves
-from cpex.framework import Plugin, PluginContext, PluginPayload, PluginResult
+from cpex.framework import Plugin, PluginConfig, PluginContext, PluginMode, PluginPayload, PluginResult
 
 __all__ = ["Guard", "GuardedCall"]
 
+logger = logging.getLogger(__name__)
+
 Handler = Callable[..., Awaitable[PluginResult[Any]]]
+
+_CHANGING = frozenset({PluginMode.SEQUENTIAL, PluginMode.TRANSFORM})
+_DENYING = frozenset({PluginMode.SEQUENTIAL, PluginMode.CONCURRENT})
 
 # Where the data of a medium stand in a message, and data that are encoded: nothing in them reads as text, and there may
 # be megabytes of them. An address, or anything with blanks, is no such data.
@@ -74,9 +80,39 @@ class Guard(Plugin):
             if not hasattr(cls, hook):
                 setattr(cls, hook, _handler(hook))
 
+    def __init__(self, config: PluginConfig, *more: Any) -> None:
+        """Keep the configuration, and warn of an `action` that its mode makes nothing of."""
+        super().__init__(config, *more)
+        _warn_of_idle_action(type(self), config)
+
     async def on_hook(self, call: GuardedCall) -> PluginResult[Any]:
         """Decide about one call."""
         raise NotImplementedError
+
+
+def _warn_of_idle_action(cls: type[Guard], config: PluginConfig) -> None:
+    """Say that nothing is changed or denied, where the mode is the reason: a leak would be the first sign otherwise.
+
+    That denials only show is what a mode such as `audit` is chosen for; who wrote the `action` down may expect more.
+    """
+    written = (config.config or {}).get("action")
+    field = cls.settings_model.model_fields.get("action") if cls.settings_model is not None else None
+    action = written if written is not None or field is None else field.default
+    if action in ("redact", "clean") and config.mode not in _CHANGING:
+        what, modes = "changes nothing", "transform or sequential"
+    elif written in ("block", "deny") and config.mode not in _DENYING:
+        what, modes = "denies nothing", "sequential or concurrent"
+    else:
+        return
+    if config.mode is not PluginMode.DISABLED:
+        logger.warning(
+            "Plugin '%s' has `action: %s` and %s in mode %s; for it to act, use mode %s",
+            config.name,
+            action,
+            what,
+            config.mode,
+            modes,
+        )
 
 
 def _handler(hook: str) -> Handler:

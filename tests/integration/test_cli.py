@@ -304,6 +304,17 @@ def test_check_and_plan_keep_what_plugins_print_out_of_their_documents(folder: P
     assert (hook["hook"], [step["plugin"] for step in hook["steps"]]) == ("tool_pre_invoke", ["guard"])
 
 
+def test_check_tells_of_a_redactor_whose_mode_lets_nothing_change(folder: Path) -> None:
+    entry = "{name: pii, kind: privacy.PIIRedactionPlugin, mode: audit, hooks: [tool_pre_invoke]}"
+    (folder / "c.yaml").write_text(f"plugins: [{entry}]\n")
+    done = cpex(folder, "check", "c.yaml")
+    assert (done.returncode, done.stdout) == (0, "c.yaml: ok, 1 plugin\n")
+    assert done.stderr == (
+        "warning: Plugin 'pii' has `action: redact` and changes nothing in mode audit; "
+        "for it to act, use mode transform or sequential\n"
+    )
+
+
 def test_plan_tells_the_faults_of_a_configuration(folder: Path) -> None:
     (folder / "c.yaml").write_text(CONFIG.replace("e_guard.Guard", "e_guard.Gard"))
     done = cpex(folder, "plan", "c.yaml")

@@ -9,10 +9,15 @@ import pytest
 
 from cpex.builtins.content import GUARDED_HOOKS, MESSAGE_HOOKS
 from cpex.builtins.guard import Guard, GuardedCall
+from cpex.builtins.privacy.pii_redaction import PIIRedactionPlugin
+from cpex.builtins.security.content_policy import ContentPolicyPlugin
+from cpex.builtins.security.injection_guard import InjectionGuardPlugin
+from cpex.builtins.security.secrets import SecretsPlugin
 from cpex.framework import (
     GlobalContext,
     PluginConfig,
     PluginContext,
+    PluginMode,
     PluginResult,
     TenantPluginManager,
     ToolPreInvokePayload,
@@ -97,6 +102,35 @@ def test_the_host_says_where_an_evaluated_message_stands() -> None:
     payload = message(hook="tool_post_invoke")
     assert GuardedCall("evaluate", payload, context).stage == "tool_post_invoke"
     assert GuardedCall("cmf.llm_input", payload, context).stage == "llm_input"
+
+
+REDACTS = "has `action: redact` and changes nothing in mode {}; for it to act, use mode transform or sequential"
+CLEANS = REDACTS.replace("redact", "clean")
+BLOCKS = "has `action: block` and denies nothing in mode {}; for it to act, use mode sequential or concurrent"
+SECRETS, PII, INJECTION = SecretsPlugin, PIIRedactionPlugin, InjectionGuardPlugin
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings", "mode", "told"),
+    [
+        *((SECRETS, {}, mode, REDACTS) for mode in ("audit", "concurrent", "fire_and_forget")),
+        *((SECRETS, {"action": "block"}, mode, BLOCKS) for mode in ("transform", "audit", "fire_and_forget")),
+        *((SECRETS, {"action": "block"}, mode, None) for mode in ("sequential", "concurrent", "disabled")),
+        *((SECRETS, {"action": "redact"}, mode, None) for mode in ("sequential", "transform", "disabled")),
+        (PII, {}, "audit", REDACTS),
+        (PII, {"action": "block"}, "transform", BLOCKS),
+        (INJECTION, {"action": "clean"}, "audit", CLEANS),
+        # A trial, as its page advises it.
+        (INJECTION, {}, "audit", None),
+        (INJECTION, {"action": "report"}, "fire_and_forget", None),
+        (ContentPolicyPlugin, {"blocked_words": ["secret"]}, "audit", None),
+    ],
+)
+def test_an_action_that_the_mode_makes_nothing_of_is_warned_of(
+    caplog: pytest.LogCaptureFixture, cls: type[Guard], settings: dict[str, Any], mode: str, told: str | None
+) -> None:
+    cls(PluginConfig(name="g", kind="x.Y", mode=PluginMode(mode), hooks=["tool_post_invoke"], config=settings))
+    assert caplog.messages == ([f"Plugin 'g' {told.format(mode)}"] if told else [])
 
 
 def test_guards_load_no_messages_before_there_is_one() -> None:
