@@ -275,7 +275,7 @@ class _Manager(_ManagerState):
         if config is None:
             return {}
         if config.coverage is not None:
-            from cpex.framework.guard.ledger import Coverage
+            from cpex.framework.guard.coverage import Coverage
 
             # A demand that nothing can meet must not wait for the first request.
             Coverage(config.coverage)

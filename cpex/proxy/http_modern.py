@@ -34,9 +34,9 @@ from cpex.framework.clock import monotonic
 from cpex.framework.external.mcp.messages import parsed
 from cpex.proxy.eras import DISCOVER, LISTEN, renamed, subscribed
 from cpex.proxy.errors import CONNECTION_CLOSED, INVALID_REQUEST, METHOD_NOT_FOUND, TIMED_OUT
-from cpex.proxy.line import progress_token
 from cpex.proxy.port import Connection, Message, RequestId, id_of, written
 from cpex.proxy.routes import handshake_needed
+from cpex.proxy.server import progress_token
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send

@@ -15,11 +15,11 @@ from typing import Any
 
 from cpex.proxy.eras import CLIENT_INFO, DISCOVER, LISTEN, PROTOCOL_VERSION, envelope
 from cpex.proxy.errors import INTERNAL, INVALID_PARAMS, AnswerError
+from cpex.proxy.facts import Listings, Requester, told_client
 from cpex.proxy.guarding import GUARDED, LISTS, Guarding, Known
-from cpex.proxy.line import Line, ProgressToken, progress_token
 from cpex.proxy.port import RequestId
 from cpex.proxy.routes import Routes
-from cpex.proxy.told import Asker, Told, told_client
+from cpex.proxy.server import ProgressToken, Server, progress_token
 
 __all__ = ["Call", "Operations"]
 
@@ -48,7 +48,7 @@ class Call:
     """Of the HTTP request that carried it."""
     cancelled: dict[str, Any] = field(default_factory=dict)
     """What the client says of its cancellation."""
-    line: Line | None = None
+    server: Server | None = None
     """The server that was asked."""
 
     @property
@@ -69,8 +69,8 @@ class Operations:
         self._routes = routes
         self._guarding = guarding
         self._timeout_s = timeout_s
-        self._told = Told()
-        self._greeted = Asker()
+        self._listings = Listings()
+        self._greeted = Requester()
         """What the client said of itself in the handshake."""
         self._warned: set[str] = set()
 
@@ -100,70 +100,70 @@ class Operations:
 
     async def _pass(self, call: Call) -> dict[str, Any]:
         asked = self._routes.of(call.method, call.params)
-        results = [await self._ask(call, line, params) for line, params in asked]
+        results = [await self._ask(call, server, params) for server, params in asked]
         # Asked of several, it is a request without a result of its own.
         return results[0]
 
-    async def _ask(self, call: Call, line: Line, params: Any) -> dict[str, Any]:
-        call.line = line
+    async def _ask(self, call: Call, server: Server, params: Any) -> dict[str, Any]:
+        call.server = server
         timeout_s = self._timeout_s if call.method in _LIMITED else None
-        return await line.request(call.method, params, about=call.id, timeout_s=timeout_s, cancelled=call.cancelled)
+        return await server.request(call.method, params, about=call.id, timeout_s=timeout_s, cancelled=call.cancelled)
 
     async def _use(self, call: Call) -> dict[str, Any]:
         _require_object(call)
-        [(line, params)] = self._routes.of(call.method, call.params)
+        [(server, params)] = self._routes.of(call.method, call.params)
 
         async def forward(ready: dict[str, Any]) -> dict[str, Any]:
-            return await self._ask(call, line, ready)
+            return await self._ask(call, server, ready)
 
-        asker = self._asker(call)
-        self._told.check(call.method, params, line.name, call.headers)
-        extensions = asker.extensions(self._told.of(call.method, params, line.name))
-        known = Known(line.name, asker.metadata(), extensions)
+        requester = self._requester(call)
+        self._listings.check(call.method, params, server.name, call.headers)
+        extensions = requester.extensions(self._listings.of(call.method, params, server.name))
+        known = Known(server.name, requester.metadata(), extensions)
         result = await self._guarding.use(call.method, params, known, forward)
-        self._routes.learn(line, call.method, result)
+        self._routes.learn(server, call.method, result)
         return result
 
     async def _finish(self, call: Call) -> dict[str, Any]:
         _require_object(call)
-        [(line, params)] = self._routes.of(call.method, call.params)
-        return await self._guarding.finish(str(call.params.get("taskId")), await self._ask(call, line, params))
+        [(server, params)] = self._routes.of(call.method, call.params)
+        return await self._guarding.finish(str(call.params.get("taskId")), await self._ask(call, server, params))
 
     async def _list(self, call: Call) -> dict[str, Any]:
         listing = LISTS[call.method]
-        asker = self._asker(call)
+        requester = self._requester(call)
         asked = self._routes.pages(call.method, call.params)
-        answers = await _all(self._page(call, line, params) for line, params in asked)
-        pages: list[tuple[Line, dict[str, Any]]] = []
+        answers = await _all(self._page(call, server, params) for server, params in asked)
+        pages: list[tuple[Server, dict[str, Any]]] = []
         failures = [each for each in answers if isinstance(each, AnswerError)]
-        for (line, _), page in zip(asked, answers, strict=True):
+        for (server, _), page in zip(asked, answers, strict=True):
             if isinstance(page, AnswerError):
                 continue
             found = page[listing.field]
-            self._routes.learn(line, call.method, page)
-            self._told.learn(line.name, listing.field, found)
-            known = Known(line.name, asker.metadata(), asker.extensions())
+            self._routes.learn(server, call.method, page)
+            self._listings.learn(server.name, listing.field, found)
+            known = Known(server.name, requester.metadata(), requester.extensions())
             shown = await self._guarding.show(call.method, found, known)
             page = page if shown is found else {**page, listing.field: shown}
-            pages.append((line, self._guarding.kept_private(listing.hook, page)))
+            pages.append((server, self._guarding.kept_private(listing.hook, page)))
         if failures and not pages:
             raise failures[0]
         for failure in failures:
             logger.warning("A list is incomplete: %s", failure)
         return self._routes.joined(listing.field, pages)
 
-    async def _page(self, call: Call, line: Line, params: Any) -> dict[str, Any]:
-        page = await self._ask(call, line, params)
+    async def _page(self, call: Call, server: Server, params: Any) -> dict[str, Any]:
+        page = await self._ask(call, server, params)
         if not isinstance(page.get(LISTS[call.method].field), list):
-            raise AnswerError.of(INTERNAL, f"server `{line.name}` answered `{call.method}` with no list")
+            raise AnswerError.of(INTERNAL, f"server `{server.name}` answered `{call.method}` with no list")
         return page
 
     async def _initialize(self, call: Call) -> dict[str, Any]:
-        lines = self._routes.lines
+        servers = self._routes.servers
         given = call.params if isinstance(call.params, dict) else {}
-        self._greeted = Asker({}, told_client(given.get("clientInfo")))
-        answers = await _all(self._ask(call, line, call.params) for line in lines)
-        results = [(line, each) for line, each in zip(lines, answers, strict=True) if isinstance(each, dict)]
+        self._greeted = Requester({}, told_client(given.get("clientInfo")))
+        answers = await _all(self._ask(call, server, call.params) for server in servers)
+        results = [(server, each) for server, each in zip(servers, answers, strict=True) if isinstance(each, dict)]
         failures = [each for each in answers if isinstance(each, AnswerError)]
         if not results:
             raise failures[0]
@@ -174,11 +174,11 @@ class Operations:
         self._greeted = replace(self._greeted, protocol_version=version if isinstance(version, str) else None)
         return greeting
 
-    def _asker(self, call: Call) -> Asker:
+    def _requester(self, call: Call) -> Requester:
         if (meta := envelope(call.params)) is not None:
             version = meta[PROTOCOL_VERSION]
             said = told_client(meta.get(CLIENT_INFO))
-            return Asker(call.headers, said, version if isinstance(version, str) else None)
+            return Requester(call.headers, said, version if isinstance(version, str) else None)
         return replace(self._greeted, headers=call.headers)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from cpex.proxy.eras import DISCOVER, envelope
 from cpex.proxy.errors import INVALID_PARAMS, METHOD_NOT_FOUND, AnswerError
-from cpex.proxy.line import Line
+from cpex.proxy.server import Server
 from cpex.proxy.upstreams import SEPARATOR
 
 __all__ = ["JoinedRoutes", "Routes", "handshake_needed", "routes_of"]
@@ -25,27 +25,27 @@ _MAX_KNOWN = 10_000
 """Addresses and tasks whose servers are remembered; the oldest are forgotten first."""
 
 
-def routes_of(lines: Sequence[Line]) -> Routes:
+def routes_of(servers: Sequence[Server]) -> Routes:
     """The routes to some servers."""
-    return Routes(lines) if len(lines) == 1 else JoinedRoutes(lines)
+    return Routes(servers) if len(servers) == 1 else JoinedRoutes(servers)
 
 
 class Routes:
     """The way to one server."""
 
-    def __init__(self, lines: Sequence[Line]) -> None:
+    def __init__(self, servers: Sequence[Server]) -> None:
         """Keep the servers, in their order."""
-        self.lines = lines
+        self.servers = servers
 
-    def of(self, method: str, params: Any) -> list[tuple[Line, Any]]:
+    def of(self, method: str, params: Any) -> list[tuple[Server, Any]]:
         """Which servers are asked, and with which parameters; at least one, and one only where the result counts.
 
         Raises:
             AnswerError: None can be.
         """
-        return [(self.lines[0], params)]
+        return [(self.servers[0], params)]
 
-    def pages(self, method: str, params: Any) -> list[tuple[Line, Any]]:
+    def pages(self, method: str, params: Any) -> list[tuple[Server, Any]]:
         """Which servers are asked for a list, or for the next page of it.
 
         Raises:
@@ -53,14 +53,14 @@ class Routes:
         """
         return self.of(method, params)
 
-    def learn(self, line: Line, method: str, result: dict[str, Any]) -> None:
+    def learn(self, server: Server, method: str, result: dict[str, Any]) -> None:
         """Remember what a server has told of."""
 
-    def joined(self, field: str, pages: Sequence[tuple[Line, dict[str, Any]]]) -> dict[str, Any]:
+    def joined(self, field: str, pages: Sequence[tuple[Server, dict[str, Any]]]) -> dict[str, Any]:
         """The page that the client sees."""
         return pages[0][1]
 
-    def greeting(self, results: Sequence[tuple[Line, dict[str, Any]]]) -> dict[str, Any]:
+    def greeting(self, results: Sequence[tuple[Server, dict[str, Any]]]) -> dict[str, Any]:
         """The result of the handshake that the client sees."""
         return results[0][1]
 
@@ -68,20 +68,20 @@ class Routes:
 class JoinedRoutes(Routes):
     """The ways to several servers."""
 
-    def __init__(self, lines: Sequence[Line]) -> None:
+    def __init__(self, servers: Sequence[Server]) -> None:
         """Keep the servers, in their order."""
-        super().__init__(lines)
-        self._by_name = {line.name: line for line in lines}
-        self._owners: dict[str, Line] = {}
+        super().__init__(servers)
+        self._by_name = {server.name: server for server in servers}
+        self._owners: dict[str, Server] = {}
         """By address of a resource, literal start of a template, or id of a task."""
 
-    def of(self, method: str, params: Any) -> list[tuple[Line, Any]]:
+    def of(self, method: str, params: Any) -> list[tuple[Server, Any]]:
         """See `Routes`."""
         given = params if isinstance(params, dict) else {}
         _require_handshake(method, params)
         if method in ("tools/call", "prompts/get"):
-            line, name = self._named(given.get("name"))
-            return [(line, {**given, "name": name})]
+            server, name = self._named(given.get("name"))
+            return [(server, {**given, "name": name})]
         if method in ("resources/read", "resources/subscribe", "resources/unsubscribe"):
             return [(self._owner(given.get("uri"), "resource"), params)]
         if method.startswith("tasks/") and method != "tasks/list":
@@ -90,81 +90,83 @@ class JoinedRoutes(Routes):
             return [self._completed(given)]
         if method in ("ping", "logging/setLevel"):
             wanted = "logging" if method == "logging/setLevel" else None
-            if lines := [line for line in self.lines if line.is_open and (not wanted or wanted in line.capabilities)]:
-                return [(line, params) for line in lines]
+            if servers := [
+                server for server in self.servers if server.is_open and (not wanted or wanted in server.capabilities)
+            ]:
+                return [(server, params) for server in servers]
         raise AnswerError.of(METHOD_NOT_FOUND, f"`{method[:100]}` does not say which of several servers it is for")
 
-    def _named(self, name: Any) -> tuple[Line, str]:
-        server, separator, rest = str(name).partition(SEPARATOR)
-        line = self._by_name.get(server)
-        if line is None or not separator or not isinstance(name, str):
+    def _named(self, name: Any) -> tuple[Server, str]:
+        prefix, separator, rest = str(name).partition(SEPARATOR)
+        server = self._by_name.get(prefix)
+        if server is None or not separator or not isinstance(name, str):
             known = ", ".join(self._by_name)
             raise AnswerError.of(INVALID_PARAMS, f"a name starts with its server's and `{SEPARATOR}`; servers: {known}")
-        return line, rest
+        return server, rest
 
-    def _owner(self, key: Any, what: str) -> Line:
+    def _owner(self, key: Any, what: str) -> Server:
         text = str(key)
-        if (line := self._owners.get(text)) is not None:
-            return line
+        if (server := self._owners.get(text)) is not None:
+            return server
         starts = [start for start in self._owners if start.endswith(_OPEN) and text.startswith(start[: -len(_OPEN)])]
         if starts:
             return self._owners[max(starts, key=len)]
         raise AnswerError.of(INVALID_PARAMS, f"no server has told of this {what}; list them first")
 
-    def _completed(self, params: dict[str, Any]) -> tuple[Line, Any]:
+    def _completed(self, params: dict[str, Any]) -> tuple[Server, Any]:
         about = params.get("ref")
         about = about if isinstance(about, dict) else {}
         if "name" in about:
-            line, name = self._named(about["name"])
-            return line, {**params, "ref": {**about, "name": name}}
+            server, name = self._named(about["name"])
+            return server, {**params, "ref": {**about, "name": name}}
         uri = str(about.get("uri"))
         return self._owners.get(_start_of(uri)) or self._owner(uri, "resource"), params
 
-    def pages(self, method: str, params: Any) -> list[tuple[Line, Any]]:
+    def pages(self, method: str, params: Any) -> list[tuple[Server, Any]]:
         """See `Routes`."""
         given = dict(params) if isinstance(params, dict) else {}
         _require_handshake(method, params)
         cursor = given.pop("cursor", None)
         if cursor is not None:
-            return [(line, {**given, "cursor": each}) for line, each in self._cursors(cursor)]
+            return [(server, {**given, "cursor": each}) for server, each in self._cursors(cursor)]
         group = method.partition("/")[0]
-        return [(line, given) for line in self.lines if line.is_open and group in line.capabilities]
+        return [(server, given) for server in self.servers if server.is_open and group in server.capabilities]
 
-    def _cursors(self, cursor: Any) -> Iterator[tuple[Line, str]]:
+    def _cursors(self, cursor: Any) -> Iterator[tuple[Server, str]]:
         try:
             cursors = json.loads(base64.urlsafe_b64decode(str(cursor)))
             yield from [(self._by_name[name], str(each)) for name, each in cursors.items()]
         except (ValueError, KeyError, AttributeError):
             raise AnswerError.of(INVALID_PARAMS, "the cursor is none that was given out here") from None
 
-    def learn(self, line: Line, method: str, result: dict[str, Any]) -> None:
+    def learn(self, server: Server, method: str, result: dict[str, Any]) -> None:
         """See `Routes`."""
         for key in _told_of(result):
             self._owners.pop(key, None)
-            self._owners[key] = line
+            self._owners[key] = server
             if len(self._owners) > _MAX_KNOWN:
                 del self._owners[next(iter(self._owners))]
 
-    def joined(self, field: str, pages: Sequence[tuple[Line, dict[str, Any]]]) -> dict[str, Any]:
+    def joined(self, field: str, pages: Sequence[tuple[Server, dict[str, Any]]]) -> dict[str, Any]:
         """See `Routes`."""
         entries, cursors = [], {}
-        for line, page in pages:
+        for server, page in pages:
             for entry in page[field]:
                 named = _NAMED.get(field)
-                entries.append({**entry, named: f"{line.name}{SEPARATOR}{entry.get(named)}"} if named else entry)
+                entries.append({**entry, named: f"{server.name}{SEPARATOR}{entry.get(named)}"} if named else entry)
             if page.get("nextCursor") is not None:
-                cursors[line.name] = page["nextCursor"]
+                cursors[server.name] = page["nextCursor"]
         more = {"nextCursor": base64.urlsafe_b64encode(json.dumps(cursors).encode()).decode()} if cursors else {}
         return {field: entries} | more
 
-    def greeting(self, results: Sequence[tuple[Line, dict[str, Any]]]) -> dict[str, Any]:
+    def greeting(self, results: Sequence[tuple[Server, dict[str, Any]]]) -> dict[str, Any]:
         """See `Routes`."""
         capabilities: dict[str, Any] = {}
-        for line, result in results:
+        for server, result in results:
             told = result.get("capabilities")
-            line.capabilities = told if isinstance(told, dict) else {}
-            capabilities = _merged(capabilities, line.capabilities)
-        instructions = [f"{line.name}: {each}" for line, result in results if (each := result.get("instructions"))]
+            server.capabilities = told if isinstance(told, dict) else {}
+            capabilities = _merged(capabilities, server.capabilities)
+        instructions = [f"{server.name}: {each}" for server, result in results if (each := result.get("instructions"))]
         greeting = {
             # Sessions of several versions speak the oldest: versions are dates.
             "protocolVersion": min(str(result.get("protocolVersion")) for _, result in results),

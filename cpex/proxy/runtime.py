@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from cpex.framework.guard.facts import RequestFacts
 from cpex.framework.manager import PluginManager
 from cpex.proxy.guarding import Guarding
-from cpex.proxy.line import Line
 from cpex.proxy.operations import Operations
 from cpex.proxy.port import Connection
 from cpex.proxy.routes import routes_of
+from cpex.proxy.server import Server
 from cpex.proxy.session import Session
 from cpex.proxy.upstreams import Upstream
 
@@ -45,7 +45,7 @@ class ProxySettings:
 
 def session_maker(
     manager: PluginManager, settings: ProxySettings, *, shared: bool = False
-) -> Callable[[Sequence[Line]], Operations]:
+) -> Callable[[Sequence[Server]], Operations]:
     """What a session answers its client with.
 
     Args:
@@ -57,7 +57,7 @@ def session_maker(
         facts["user"] = settings.user
     if settings.tenant_id is not None:
         facts["tenant_id"] = settings.tenant_id
-    return lambda lines: Operations(routes_of(lines), Guarding(manager, facts), timeout_s=settings.timeout_s)
+    return lambda servers: Operations(routes_of(servers), Guarding(manager, facts), timeout_s=settings.timeout_s)
 
 
 async def serve(settings: ProxySettings) -> None:

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 from cpex.framework.external.port import LinkError
 from cpex.proxy.eras import subscribed
 from cpex.proxy.errors import INTERNAL, INVALID_REQUEST, AnswerError
-from cpex.proxy.line import Line, ProgressToken, progress_token
 from cpex.proxy.operations import Call, Operations
 from cpex.proxy.port import Connection, Message, RequestId, id_of
+from cpex.proxy.server import ProgressToken, Server, progress_token
 from cpex.proxy.upstreams import Upstream
 
 __all__ = ["MAX_IN_FLIGHT", "Session"]
@@ -36,7 +36,7 @@ Key = tuple[type, RequestId]
 class _Asked(NamedTuple):
     """A request of a server's."""
 
-    line: Line
+    server: Server
     id: RequestId
     token: ProgressToken | None
 
@@ -48,7 +48,7 @@ class Session:
         self,
         client: Connection,
         upstreams: Sequence[Upstream],
-        operations: Callable[[Sequence[Line]], Operations],
+        operations: Callable[[Sequence[Server]], Operations],
         over: Callable[[], None] | None = None,
     ) -> None:
         """Set up; nothing is connected yet.
@@ -61,7 +61,7 @@ class Session:
         self._client = client
         self._upstreams = upstreams
         self._make_operations = operations
-        self._lines: list[Line] = []
+        self._servers: list[Server] = []
         self._operations: Operations
         self._calls: dict[Key, tuple[asyncio.Task[None], Call]] = {}
         self._ids = itertools.count(1)
@@ -78,10 +78,10 @@ class Session:
         """
         readers: list[asyncio.Task[None]] = []
         async with contextlib.AsyncExitStack() as stack:
-            self._lines = [await self._connected(upstream, stack) for upstream in self._upstreams]
-            self._operations = self._make_operations(self._lines)
+            self._servers = [await self._connected(upstream, stack) for upstream in self._upstreams]
+            self._operations = self._make_operations(self._servers)
             try:
-                readers.extend(asyncio.create_task(self._read(line)) for line in self._lines if line.is_open)
+                readers.extend(asyncio.create_task(self._read(server)) for server in self._servers if server.is_open)
                 readers.append(asyncio.create_task(self._read_client()))
                 await self._over.wait()
             finally:
@@ -89,17 +89,19 @@ class Session:
                     self._tell_over()
                 self._operations.close()
                 await _ended([*readers, *(task for task, _ in self._calls.values())])
-        return " | ".join(line.reason for line in self._lines if not line.is_open) if self._is_left_alone() else ""
+        if not self._is_left_alone():
+            return ""
+        return " | ".join(server.reason for server in self._servers if not server.is_open)
 
-    async def _connected(self, upstream: Upstream, stack: contextlib.AsyncExitStack) -> Line:
+    async def _connected(self, upstream: Upstream, stack: contextlib.AsyncExitStack) -> Server:
         try:
-            return Line(upstream.name, await stack.enter_async_context(upstream.connect()))
+            return Server(upstream.name, await stack.enter_async_context(upstream.connect()))
         except LinkError as error:
             logger.error("Server `%s`: %s", upstream.name, error)
-            return Line(upstream.name, None, str(error))
+            return Server(upstream.name, None, str(error))
 
     def _is_left_alone(self) -> bool:
-        return not any(line.is_open for line in self._lines)
+        return not any(server.is_open for server in self._servers)
 
     def _end_if_left_alone(self) -> None:
         # Who has asked learns why before the connection ends; who has not yet asked is waited for.
@@ -161,20 +163,22 @@ class Session:
         # An answer that no server waits for came after a cancellation.
         if asked is not None:
             with contextlib.suppress(AnswerError):
-                await asked.line.reply({**message, "id": asked.id})
+                await asked.server.reply({**message, "id": asked.id})
 
     async def _tell_servers(self, message: Message) -> None:
         method, params = message["method"], message.get("params")
         if method == "notifications/cancelled":
             self._cancel(params if isinstance(params, dict) else {})
             return
-        lines = self._lines
+        servers = self._servers
         if method == "notifications/progress" and isinstance(params, dict):
             token = params.get("progressToken")
-            lines = [asked.line for asked in self._asked.values() if asked.token is not None and asked.token == token]
-        for line in lines:
+            servers = [
+                asked.server for asked in self._asked.values() if asked.token is not None and asked.token == token
+            ]
+        for server in servers:
             with contextlib.suppress(AnswerError):
-                await line.notify(method, params)
+                await server.notify(method, params)
 
     def _cancel(self, params: dict[str, Any]) -> None:
         id = params.get("requestId")
@@ -186,43 +190,43 @@ class Session:
 
     # From servers.
 
-    async def _read(self, line: Line) -> None:
-        while (message := await line.receive()) is not None:
+    async def _read(self, server: Server) -> None:
+        while (message := await server.receive()) is not None:
             if "id" in message:
-                message = self._asked_by(line, message)
+                message = self._asked_by(server, message)
             elif message["method"] == "notifications/cancelled":
-                if (told := self._cancelled_by(line, message)) is None:
+                if (told := self._cancelled_by(server, message)) is None:
                     continue
                 message = told
-            await self._send(message, self._about(line, message))
-        self._asked = {id: asked for id, asked in self._asked.items() if asked.line is not line}
-        logger.error("Server `%s`: %s", line.name, line.reason)
+            await self._send(message, self._about(server, message))
+        self._asked = {id: asked for id, asked in self._asked.items() if asked.server is not server}
+        logger.error("Server `%s`: %s", server.name, server.reason)
         self._end_if_left_alone()
 
-    def _asked_by(self, line: Line, message: Message) -> Message:
+    def _asked_by(self, server: Server, message: Message) -> Message:
         """A server's request under an id that no other server's has."""
         id = next(self._ids)
-        self._asked[id] = _Asked(line, message["id"], progress_token(message.get("params")))
+        self._asked[id] = _Asked(server, message["id"], progress_token(message.get("params")))
         return {**message, "id": id}
 
-    def _cancelled_by(self, line: Line, message: Message) -> Message | None:
+    def _cancelled_by(self, server: Server, message: Message) -> Message | None:
         params = message.get("params")
         if not isinstance(params, dict):
             return None
         original = params.get("requestId")
         for id, asked in self._asked.items():
-            if asked.line is line and asked.id == original:
+            if asked.server is server and asked.id == original:
                 del self._asked[id]
                 return {**message, "params": {**params, "requestId": id}}
         return None
 
-    def _about(self, line: Line, message: Message) -> RequestId | None:
+    def _about(self, server: Server, message: Message) -> RequestId | None:
         """The client's request that a server's message most likely belongs to: by its token, else the latest one."""
         params = message.get("params")
         if isinstance(params, dict) and (id := subscribed(params)) is not None:
             return id
         token = params.get("progressToken") if isinstance(params, dict) else None
-        calls = [call for _, call in self._calls.values() if call.line is line]
+        calls = [call for _, call in self._calls.values() if call.server is server]
         for call in calls if token is not None else ():
             if call.progress_token == token:
                 return call.id

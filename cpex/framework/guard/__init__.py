@@ -6,7 +6,7 @@
 Source: docs/guard.md.
 """
 
-from cpex.framework.guard.ledger import Ledger, OperationRecord
+from cpex.framework.guard.coverage import Ledger, OperationRecord
 from cpex.framework.guard.operation import Operation
 from cpex.framework.guard.operations import AGENT, HTTP, KINDS, MODEL, PROMPT, RESOURCE, TOOL, Kind
 from cpex.framework.guard.request import Request, current_request

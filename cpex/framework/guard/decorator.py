@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from cpex.framework.errors import GuardError
 from cpex.framework.guard.calls import AGENT_SETTINGS
+from cpex.framework.guard.coverage import Coverage, Ledger
 from cpex.framework.guard.facts import Guarded
-from cpex.framework.guard.ledger import Coverage, Ledger
 from cpex.framework.guard.operation import current_operation
 from cpex.framework.guard.operations import AGENT, MODEL, PROMPT, RESOURCE, TOOL, Kind
 from cpex.framework.guard.request import Request, current_request

@@ -11,8 +11,8 @@ from cpex.framework.errors import GuardError, PluginViolationError
 from cpex.framework.extensions import Extensions
 from cpex.framework.guard.calls import Resolve, agent_call, awaited, performer
 from cpex.framework.guard.contexts import Contexts
+from cpex.framework.guard.coverage import Coverage, Ledger
 from cpex.framework.guard.facts import Guarded, OnDenial, RequestFacts, check_names, checked, context_of
-from cpex.framework.guard.ledger import Coverage, Ledger
 from cpex.framework.guard.operation import Operation
 from cpex.framework.guard.operations import AGENT, MODEL, PROMPT, RESOURCE, TOOL, Kind, Step
 from cpex.framework.guard.slots import overlaid, taken

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from cpex.framework.errors import GuardError
 from cpex.framework.guard.decorator import Call
-from cpex.framework.guard.errand import JOIN_S, Errand
 from cpex.framework.guard.facts import RequestFacts
 from cpex.framework.guard.operations import TOOL, Kind
 from cpex.framework.guard.request import Request
+from cpex.framework.guard.thread_call import JOIN_S, ThreadCall
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -122,14 +122,14 @@ class SyncGuard:
             # Does nothing to one that has run.
             work.close()
 
-    def drive(self, begin: Callable[[Errand], Awaitable[Any]]) -> Any:
+    def drive(self, begin: Callable[[ThreadCall], Awaitable[Any]]) -> Any:
         """Run what `begin` gives on the loop, and in this thread the functions that it hands over."""
         if asyncio._get_running_loop() is not None:
             raise GuardError(
                 "a guard without an event loop was called on one, and would stop it; use `async with "
                 "manager.request(...)` there"
             )
-        errand: Errand | None = None
+        call: ThreadCall | None = None
         try:
             # INVARIANT: what begins while the lock is free begins before the loop is told to stop, and so comes to an
             # end.
@@ -139,14 +139,14 @@ class SyncGuard:
                         "the guard is not running in this process; enter it with `with SyncGuard(manager) as guard:`, "
                         "in each process after forking"
                     )
-                errand = Errand(self._loop, begin)
-                errand.start()
-            return errand.wait()
+                call = ThreadCall(self._loop, begin)
+                call.start()
+            return call.wait()
         except BaseException:
             # An interrupt of this thread, wherever it came, or an exit that the operation asked for: the work must not
             # go on by itself.
-            if errand is not None:
-                errand.give_up()
+            if call is not None:
+                call.give_up()
             raise
 
     def _stop(self) -> None:
@@ -225,9 +225,9 @@ class SyncRequest:
     def _drive(
         self, method: Callable[..., Awaitable[Any]], given: Any, function: Callable[..., Any], options: dict[str, Any]
     ) -> Any:
-        def begin(errand: Errand) -> Awaitable[Any]:
+        def begin(call: ThreadCall) -> Awaitable[Any]:
             resolve = options.get("resolve")
-            own = {**options, "resolve": lambda name: errand.here(resolve(name))} if resolve else options
-            return method(*given, errand.here(function), **own)
+            own = {**options, "resolve": lambda name: call.here(resolve(name))} if resolve else options
+            return method(*given, call.here(function), **own)
 
         return self._guard.drive(begin)

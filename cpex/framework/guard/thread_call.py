@@ -12,16 +12,16 @@ from typing import Any
 from cpex.framework.errors import GuardError
 from cpex.framework.guard.operation import Operation, current_operation
 
-__all__ = ["JOIN_S", "Errand"]
+__all__ = ["JOIN_S", "ThreadCall"]
 
 JOIN_S = 10.0
 """Seconds to wait for the thread to end after everything on it has been cancelled, and for cancelled work to."""
 
 
-class Errand:
+class ThreadCall:
     """One call of a thread: work on the loop, which may hand functions back to the thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, begin: Callable[[Errand], Awaitable[Any]]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, begin: Callable[[ThreadCall], Awaitable[Any]]) -> None:
         self._loop = loop
         self._begin = begin
         self._todo: queue.SimpleQueue[Callable[[], Any] | asyncio.Task[Any]] = queue.SimpleQueue()

@@ -12,14 +12,14 @@ from cpex.proxy.eras import LISTEN, renamed
 from cpex.proxy.errors import CONNECTION_CLOSED, TIMED_OUT, AnswerError
 from cpex.proxy.port import Connection, Message, RequestId, id_of
 
-__all__ = ["Line", "ProgressToken", "progress_token"]
+__all__ = ["ProgressToken", "Server", "progress_token"]
 
 ProgressToken = int | str
 _FAREWELL_S = 1.0
 """Seconds for telling a server that nobody waits any more."""
 
 
-class Line:
+class Server:
     """A connection to a server. Requests get ids of its own, so that no answer can be taken for another's."""
 
     def __init__(self, name: str, connection: Connection | None, reason: str = "") -> None:
@@ -119,7 +119,7 @@ class Line:
 
         `None` when it has ended: whoever waited then has been told.
         """
-        assert self.connection is not None, "asked of open lines only"
+        assert self.connection is not None, "asked of open servers only"
         while (message := await self.connection.receive()) is not None:
             message = renamed(message, self._names) if self._names else message
             if "method" in message:

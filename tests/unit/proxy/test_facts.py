@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from cpex.framework.extensions.mcp import MCPExtension, PromptMetadata, ResourceMetadata, ToolMetadata
-from cpex.proxy import told
-from cpex.proxy.told import Asker, Told, told_client
+from cpex.proxy import facts
+from cpex.proxy.facts import Listings, Requester, told_client
 
 TOOL = ToolMetadata(name="a", server_id="s", namespace="s")
 
 
 def test_what_was_not_listed_is_known_by_its_name_and_server() -> None:
-    known = Told()
+    known = Listings()
     assert known.of("tools/call", {"name": "a"}, "s") == MCPExtension(tool=TOOL)
     assert known.of("prompts/get", {"name": "a"}, "s") == MCPExtension(prompt=PromptMetadata(name="a", server_id="s"))
     resource = ResourceMetadata(uri="x:1", server_id="s")
@@ -23,7 +23,7 @@ def test_what_was_not_listed_is_known_by_its_name_and_server() -> None:
 
 
 def test_tools_of_the_same_name_are_kept_apart_by_their_servers() -> None:
-    known = Told()
+    known = Listings()
     known.learn("s", "tools", [{"name": "a", "description": "of s", "inputSchema": {}}])
     known.learn("t", "tools", [{"name": "a", "description": "of t"}])
     found = known.of("tools/call", {"name": "a"}, "s")
@@ -33,14 +33,14 @@ def test_tools_of_the_same_name_are_kept_apart_by_their_servers() -> None:
 
 @pytest.mark.parametrize("odd", [None, "a", {"name": 1}, {}, {"name": "a", "title": 1, "annotations": []}])
 def test_lists_that_are_none_tell_nothing(odd: Any) -> None:
-    known = Told()
+    known = Listings()
     known.learn("s", "tools", [odd])
     assert known.of("tools/call", {"name": "a"}, "s") == MCPExtension(tool=TOOL)
 
 
 def test_the_oldest_entries_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(told, "_MAX_ENTRIES", 2)
-    known = Told()
+    monkeypatch.setattr(facts, "_MAX_ENTRIES", 2)
+    known = Listings()
     known.learn("s", "tools", [{"name": name, "title": name} for name in "abac"])
     titles = [
         found.tool.title for name in "abc" if (found := known.of("tools/call", {"name": name}, "s")) and found.tool
@@ -57,4 +57,4 @@ def test_of_a_client_its_name_and_version_are_told(info: Any, expected: Any) -> 
 
 
 def test_headers_are_not_shown_where_an_asker_is_printed() -> None:
-    assert "hunter2" not in repr(Asker({"authorization": "hunter2"}))
+    assert "hunter2" not in repr(Requester({"authorization": "hunter2"}))

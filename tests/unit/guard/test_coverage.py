@@ -12,7 +12,7 @@ from support import allow, deny, manager_of, plugin
 
 from cpex.framework.errors import CoverageError
 from cpex.framework.guard import HTTP, TOOL
-from cpex.framework.guard.ledger import MAX_RECORDS, gaps
+from cpex.framework.guard.coverage import MAX_RECORDS, gaps
 from cpex.framework.hooks.tools import ToolPreInvokePayload
 from cpex.framework.loader.config import ConfigLoader
 from cpex.framework.manager import TenantPluginManager

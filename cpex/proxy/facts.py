@@ -16,7 +16,7 @@ from cpex.framework.extensions.mcp import MCPExtension, PromptMetadata, Resource
 from cpex.proxy.eras import envelope
 from cpex.proxy.errors import AnswerError
 
-__all__ = ["Asker", "Told", "told_client"]
+__all__ = ["Listings", "Requester", "told_client"]
 
 _MAX_ENTRIES = 10_000
 """Entries of lists that are remembered in one session; the oldest are forgotten first."""
@@ -24,7 +24,7 @@ _ClientInfo = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
+class Requester:
     """Who a request is from."""
 
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -79,7 +79,7 @@ _KINDS = {
 _KEYS = {kind.field: kind.key for kind in _KINDS.values()}
 
 
-class Told:
+class Listings:
     """Remembers what servers list."""
 
     def __init__(self) -> None:
