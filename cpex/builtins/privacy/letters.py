@@ -9,7 +9,7 @@ import re
 import string
 
 from cpex.builtins.privacy.borders import stands_alone
-from cpex.builtins.privacy.checks import iban_length, is_iban, is_ipv6
+from cpex.builtins.privacy.checks import IBAN_LENGTHS, is_iban, is_ipv6
 from cpex.builtins.privacy.kinds import Finding, PiiType, new_tuple
 from cpex.builtins.privacy.shapes import DIGIT, LETTER, OTHER
 
@@ -18,7 +18,7 @@ __all__ = ["emails", "ibans", "ipv6_addresses"]
 _EMAIL, _IBAN_CODE, _IP = PiiType.EMAIL, PiiType.IBAN, PiiType.IP
 
 _MAX_LOCAL = 64
-_LOCAL_ASCII = string.ascii_letters + string.digits + "_.%+'-"
+_LOCAL_ASCII = (string.ascii_letters + string.digits + "_.%+'-").encode()
 _LOCAL_BACKWARDS = re.compile(rf"[\w.%+'-]{{1,{_MAX_LOCAL}}}")
 _NEVER_FIRST = ".%'-"
 _DOMAIN = re.compile(r"(?:\w[\w-]{0,62}+(?<!-)\.){1,8}(?:xn--[A-Za-z0-9-]{2,59}|[^\W\d_]{2,24})")
@@ -27,7 +27,8 @@ _DOMAIN_ASCII = re.compile(_DOMAIN.pattern, re.ASCII)
 
 _IBAN_START = LETTER * 2 + DIGIT * 2
 _WORD = LETTER + DIGIT
-_IBAN = re.compile(r"[A-Za-z]{2}[0-9]{2}[ \u200b-]?[A-Za-z0-9](?:[ \u200b-]?[A-Za-z0-9]){9,39}+")
+_IBAN = re.compile(rb"[A-Za-z]{2}[0-9]{2}[ \x7f-]?[A-Za-z0-9](?:[ \x7f-]?[A-Za-z0-9]){9,39}+")
+_IBAN_JOINTS = b" -\x7f"
 
 _HEX = "[0-9A-Fa-f]"
 _OCTETS = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
@@ -43,86 +44,82 @@ _GROUP_BEFORE = re.compile(rf"(?:^|\W){_HEX}{{1,{_MAX_GROUP}}}:\Z|::\Z")
 """What goes before with a colon and could be a group, which a label such as that of `client:2001:db8::1` could not."""
 
 
-def emails(text: str, found: list[Finding]) -> None:
+def emails(text: str, plain: bytes, _shape: bytearray, found: list[Finding]) -> None:
     """Add addresses with a dotted domain; quoted local parts and literal IP domains are not looked for."""
     at, taken = text.find("@"), 0
-    domain_at = (_DOMAIN_ASCII if text.isascii() else _DOMAIN).match
+    is_ascii = text.isascii()
+    domain_at = (_DOMAIN_ASCII if is_ascii else _DOMAIN).match
     while at >= 0:
-        begin = _local_begin(text, max(taken, at - _MAX_LOCAL), at)
-        if begin < at and (domain := domain_at(text, at + 1)):
-            taken = domain.end()
-            found.append(new_tuple(Finding, (begin, taken, _EMAIL)))
+        domain = domain_at(text, at + 1)
+        if domain:
+            limit = max(taken, at - _MAX_LOCAL)
+            begin = limit + len(plain[limit:at].rstrip(_LOCAL_ASCII))
+            if not is_ascii and plain[begin - 1 : begin] == OTHER:
+                begin = _local_begin(text, limit, at)
+            while begin < at and text[begin] in _NEVER_FIRST:
+                begin += 1
+            if begin < at:
+                taken = domain.end()
+                found.append(new_tuple(Finding, (begin, taken, _EMAIL)))
         at = text.find("@", at + 1)
 
 
 def _local_begin(text: str, limit: int, at: int) -> int:
     """Where the name in an address begins whose `@` stands there; that place itself, when there is none."""
-    before = text[limit:at]
-    if before.isascii():
-        begin = limit + len(before.rstrip(_LOCAL_ASCII))
-    else:
-        backwards = _LOCAL_BACKWARDS.match(before[::-1])
-        begin = at - backwards.end() if backwards else at
-    while begin < at and text[begin] in _NEVER_FIRST:
-        begin += 1
-    return begin
+    backwards = _LOCAL_BACKWARDS.match(text[limit:at][::-1])
+    return at - backwards.end() if backwards else at
 
 
-def ibans(text: str, shape: bytes, found: list[Finding]) -> bytes:
+def ibans(text: str, plain: bytes, shape: bytearray, found: list[Finding]) -> None:
     """Add account numbers of the countries in the IBAN registry, in any case, together or in groups.
 
-    Returns:
-        The shape with those blanked out, as their digits are nothing else.
+    They are blanked out in the shape, as their digits are nothing else.
     """
-    taken = 0
-    parts: list[bytes] = []
     start = shape.find(_IBAN_START)
     while start >= 0:
         goes_on = start > 0 and shape[start - 1] in _WORD
-        end = 0 if goes_on else _iban_end(text, start)
-        if end:
+        end = 0 if goes_on else _iban_end(plain, start)
+        if end and stands_alone(text, start, end):
             found.append(new_tuple(Finding, (start, end, _IBAN_CODE)))
-            parts += (shape[taken:start], OTHER * (end - start))
-            taken = end
-        start = shape.find(_IBAN_START, end or start + 4)
-    return b"".join([*parts, shape[taken:]]) if parts else shape
+            shape[start:end] = OTHER * (end - start)
+        else:
+            end = start + 4
+        start = shape.find(_IBAN_START, end)
 
 
-def _iban_end(text: str, start: int) -> int:
+def _iban_end(plain: bytes, start: int) -> int:
     """Where the IBAN that starts there ends; 0 when there is none."""
-    length = iban_length(text[start : start + 2])
-    if not length:
+    length = IBAN_LENGTHS.get(plain[start : start + 2])
+    if length is None:
         return 0
     end = start + length
-    compact = text[start:end]
+    compact = plain[start:end]
     if not compact.isalnum():
         # In groups of four, as they are printed.
         end += (length - 1) // 4
-        compact = text[start:end].replace(" ", "")
+        compact = plain[start:end].replace(b" ", b"")
         if len(compact) != length or not compact.isalnum():
-            end, compact = _parted(text, start, length)
-    if len(compact) != length or not compact.isascii() or not is_iban(compact.upper()):
-        return 0
-    return end if stands_alone(text, start, end) else 0
+            end, compact = _parted(plain, start, length)
+    return end if is_iban(compact) else 0
 
 
-def _parted(text: str, start: int, length: int) -> tuple[int, str]:
+def _parted(plain: bytes, start: int, length: int) -> tuple[int, bytes]:
     """Where so many letters and digits end that separators part in another way, and what they are."""
-    match = _IBAN.match(text, start)
-    compact = match[0].replace(" ", "").replace("-", "").replace("\u200b", "") if match else ""
-    return (_end_of(text, start, length), compact[:length]) if len(compact) >= length else (start, "")
+    match = _IBAN.match(plain, start)
+    compact = match[0].translate(None, _IBAN_JOINTS) if match else b""
+    return (_end_of(plain, start, length), compact[:length]) if len(compact) >= length else (start, b"")
 
 
-def _end_of(text: str, start: int, length: int) -> int:
+def _end_of(plain: bytes, start: int, length: int) -> int:
     """Where `length` letters and digits from `start` on end, separators not counted."""
     end = start
     while length:
-        length -= text[end].isalnum()
+        length -= plain[end] not in _IBAN_JOINTS
         end += 1
     return end
 
 
-def ipv6_addresses(text: str, found: list[Finding]) -> None:
+def ipv6_addresses(text: str, _plain: bytes, _shape: bytearray, found: list[Finding]) -> None:
     """Add IPv6 addresses in every textual form, without zone or prefix length."""
     taken = 0
     sight = _SIGHT.search(text)

@@ -11,13 +11,13 @@ import re
 from collections.abc import Collection, Sequence
 
 from cpex.builtins.privacy.checks import is_ssn
-from cpex.builtins.privacy.digits import DigitFinder
+from cpex.builtins.privacy.digits import CardFinder, ipv4_addresses, named_ssns, ssns
 from cpex.builtins.privacy.folding import fold
 from cpex.builtins.privacy.kinds import Finding, PiiType, settled
 from cpex.builtins.privacy.letters import emails, ibans, ipv6_addresses
 from cpex.builtins.privacy.phones import PhoneFinder
 from cpex.builtins.privacy.shapes import plain_bytes, shape_of
-from cpex.builtins.privacy.sieve import EMAIL, IBAN, IPV6, NUMBERS, PHONE, Sieve
+from cpex.builtins.privacy.sieve import CARD, EMAIL, IBAN, IPV4, IPV6, NINE, PHONE, SSN, Sieve
 
 __all__ = ["Recognisers", "is_ssn_key"]
 
@@ -33,7 +33,16 @@ class Recognisers:
         """Prepare those of `types`. `phone_regions`: see `PhoneFinder`."""
         self.types = frozenset(types)
         self._sieve = Sieve(self.types)
-        self._digits = DigitFinder()
+        looks = {
+            IBAN: ibans,
+            EMAIL: emails,
+            IPV6: ipv6_addresses,
+            CARD: CardFinder().find,
+            SSN: ssns,
+            NINE: named_ssns,
+            IPV4: ipv4_addresses,
+        }
+        self._looks = [looks.get(sight, _nothing) for sight in range(PHONE + 1)]
         self._phones = PhoneFinder(phone_regions) if PiiType.PHONE in types else None
 
     def find(self, text: str, key: str = "") -> list[Finding]:
@@ -51,20 +60,12 @@ class Recognisers:
             text = fold(text)
             plain = plain_bytes(text)
         sights = self._sieve.sights(plain)
-        if len(sights) == 1 and not key:
+        if not sights and not key:
             return []
         found: list[Finding] = []
-        if EMAIL in sights:
-            emails(text, found)
-        if IPV6 in sights:
-            ipv6_addresses(text, found)
-        has_iban, has_numbers = IBAN in sights, not NUMBERS.isdisjoint(sights)
-        if has_iban or has_numbers:
-            shape = shape_of(plain)
-            if has_iban:
-                shape = ibans(text, shape, found)
-            if has_numbers:
-                self._digits.find(text, plain, shape, sights, found)
+        shape, looks = shape_of(plain), self._looks
+        for sight in sights:
+            looks[sight](text, plain, shape, found)
         if key and PiiType.SSN in self.types and _is_keyed_ssn(text, key):
             found.append(Finding(0, len(text), PiiType.SSN))
         findings = settled(found)
@@ -72,6 +73,10 @@ class Recognisers:
             return findings
         phones = [Finding(start, end, PiiType.PHONE) for start, end in self._phones.find(_without(text, findings))]
         return settled(findings + phones) if phones else findings
+
+
+def _nothing(_text: str, _plain: bytes, _shape: bytearray, _found: list[Finding]) -> None:
+    """Look for nothing."""
 
 
 def _is_keyed_ssn(text: str, key: str) -> bool:

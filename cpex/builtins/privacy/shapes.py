@@ -47,26 +47,24 @@ def plain_bytes(text: str) -> bytes:
     return text.replace("\u200b", "\x7f").encode("ascii", "replace")
 
 
-def shape_of(plain: bytes) -> bytes:
+def shape_of(plain: bytes) -> bytearray:
     """One byte for each of `plain_bytes`: a digit, a letter, a separator, or something else."""
-    return plain.translate(_CLASSES)
+    return bytearray(plain).translate(_CLASSES)
 
 
-class CardShapes:
-    """Remembers which parts of shapes could be cards."""
+class CardShapes(dict[bytes, tuple[Window, ...]]):
+    """From the shape of a run to what is to be looked at in it, in order of start, longer ones first.
 
-    def __init__(self) -> None:
-        self.known: dict[bytes, tuple[Window, ...]] = {}
-        """What was worked out lately, for callers in a hurry."""
+    Asked for a shape it does not hold, it works that out, and remembers it.
+    """
 
-    def work_out(self, shape: bytes) -> tuple[Window, ...]:
-        """What is to be looked at in a run of this shape, in order of start, longer ones first; and remember it."""
+    def __missing__(self, shape: bytes) -> tuple[Window, ...]:
         windows = tuple(sorted(_cards(shape), key=lambda window: (window[0], -window[1])))
         if len(shape) <= _MAX_REMEMBERED:
-            if len(self.known) >= _MAX_SHAPES:
+            if len(self) >= _MAX_SHAPES:
                 # Somebody sends shapes of all kinds; starting afresh bounds the memory.
-                self.known.clear()
-            self.known[shape] = windows
+                self.clear()
+            self[shape] = windows
         return windows
 
 
@@ -81,4 +79,4 @@ def _cards(shape: bytes) -> Iterator[Window]:
                 if digits > MAX_CARD:
                     break
                 if digits >= MIN_CARD:
-                    yield start, group[1], card_fits(digits, grouped=group[1] - start > digits)
+                    yield start, group[1], card_fits(digits, group[1] - start)

@@ -38,7 +38,7 @@ _AREA, _GROUP, _SERIAL = "(?!000|666|9)[0-9]{3}", "(?!00)[0-9]{2}", "(?!0000)[0-
 """Source: Social Security Administration, "Social Security Number Randomization": areas, groups and serials that are
 never assigned."""
 
-ipv4_fits: Fits = re.compile(rf"{_LEFT}(?<![0-9]\.){_OCTET}(?:\.{_OCTET}){{3}}{_RIGHT}(?!\.[0-9])").match
+ipv4_fits: Fits = re.compile(rf"{_LEFT}(?<![0-9]\.){_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}{_RIGHT}(?!\.[0-9])").match
 """Four numbers up to 255, and no fifth."""
 
 ssn_fits: Fits = re.compile(rf"{_LEFT}(?<![0-9][.-]){_AREA}([ .\u200b-]){_GROUP}\1{_SERIAL}{_RIGHT}(?![.-][0-9])").match
@@ -52,12 +52,11 @@ said_ssn_fits: Fits = re.compile(
 
 
 @cache
-def card_fits(digits: int, *, grouped: bool) -> Fits:
+def card_fits(digits: int, width: int) -> Fits:
     """So many digits of an issuer that numbers its cards so, no phone number with its `+` and no part of a fraction.
 
     Args:
-        digits: From `MIN_CARD` to `MAX_CARD`.
-        grouped: Whether a blank, dash or invisible character may stand between any two of them, but the first four.
+        digits: From `MIN_CARD` to `MAX_CARD`. That they stand there, the first four together, the shape has told.
+        width: Characters of them and what parts them.
     """
-    more = rf"(?:[ \u200b-]?[0-9]){{{digits - 1}}}" if grouped else f"[0-9]{{{digits - 1}}}"
-    return re.compile(rf"(?={_ISSUERS[digits]})(?<![\w*+])(?<![0-9]\.)[0-9]{more}{_RIGHT}(?!\.[0-9])").match
+    return re.compile(rf"(?s:(?={_ISSUERS[digits]})(?<![\w*+])(?<![0-9]\.).{{{width}}}{_RIGHT}(?!\.[0-9]))").match

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cpex.builtins.privacy.kinds import PiiType
 from cpex.builtins.privacy.recognisers import Recognisers
-from cpex.builtins.privacy.sieve import END, Sieve
+from cpex.builtins.privacy.sieve import Sieve
 
 ALL = Recognisers(list(PiiType))
 NOTHING = "\n" + "-" * 5000
@@ -17,7 +17,16 @@ PIECES = (
     "4111 1111 1111 1111",
     "5500-0000-0000-0004",
     "378282246310005",
+    "4111\x7f1111\x7f1111\x7f1111",
+    "060412345674",
+    "180012345678905",
+    "213112345678904",
+    "2720123456789010",
+    "81123456789012347",
+    "512345678901234568",
+    "8212345678901234567",
     "joe@x.org",
+    "jos\xe9.o'neil@x.org",
     "123-45-6789",
     "123.45.6789",
     "ssn 123456789",
@@ -51,8 +60,8 @@ def test_what_is_found_is_the_same_without_the_sieve(text: str) -> None:
 
 def test_only_what_is_asked_for_is_seen() -> None:
     plain = b"joe@example.com 10.0.0.1 4111111111111111"
-    assert len(Sieve(list(PiiType)).sights(plain)) > len(Sieve([PiiType.IP]).sights(plain)) == 2
-    assert list(Sieve([]).sights(plain)) == list(Sieve([]).sights(plain * 1000)) == [END]
+    assert len(Sieve(list(PiiType)).sights(plain)) > len(Sieve([PiiType.IP]).sights(plain)) == 1
+    assert Sieve([]).sights(plain) == Sieve([]).sights(plain * 1000) == []
 
 
 @pytest.mark.parametrize("type_", PiiType)
