@@ -217,7 +217,11 @@ class Executor:
 
 
 def _executed(call: ExecutionContext) -> int:
-    """How many plugins the caller waited for to their end; for the chain's span."""
-    ended = {ControlExecutionStatus.COMPLETED, ControlExecutionStatus.ERROR, ControlExecutionStatus.TIMEOUT}
+    """How many plugins the caller waited for to their end, without the one whose failure ended the call."""
+    failed = {ControlExecutionStatus.ERROR, ControlExecutionStatus.TIMEOUT}
     background = {step.name for step in call.plan.background}
-    return sum(record.status in ended and record.plugin_name not in background for record in call.records())
+    return sum(
+        (record.status is ControlExecutionStatus.COMPLETED or (record.status in failed and record.effective_allow))
+        and record.plugin_name not in background
+        for record in call.records()
+    )

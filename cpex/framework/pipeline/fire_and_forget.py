@@ -185,10 +185,6 @@ class _BackgroundRelay(Relay[_Background]):
             # Its traceback refers to this frame: a cycle that would keep the call alive.
             del error
 
-    def close_span(self, turn: _Background) -> None:
-        if self.call.tracer is not None:
-            self.call.tracer.end(turn.span, "ok" if turn.error is None else "error")
-
 
 async def _run_all(
     call: ExecutionContext,

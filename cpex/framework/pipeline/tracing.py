@@ -44,9 +44,12 @@ class Tracer:
         """Close a span; in the names of attributes, double underscores stand for dots."""
         if span is None:
             return
-        named = {name.replace("__", "."): value for name, value in attributes.items()} or None
+        named = {name.replace("__", "."): value for name, value in attributes.items()}
         try:
-            self._provider.end_span(span_id=span, status=status, attributes=named)
+            if named:
+                self._provider.end_span(span_id=span, status=status, attributes=named)
+            else:
+                self._provider.end_span(span_id=span, status=status)
         # Provider boundary.
         except Exception:
             logger.debug("Observability provider failed to end a span", exc_info=True)
@@ -73,7 +76,8 @@ class Tracer:
 
     def _start(self, **span: Any) -> str | None:
         try:
-            return self._provider.start_span(trace_id=self._trace_id, **span)
+            # A provider of a host's own may have no default for the kind.
+            return self._provider.start_span(trace_id=self._trace_id, kind="internal", **span)
         # Provider boundary.
         except Exception:
             logger.debug("Observability provider failed to start a span", exc_info=True)

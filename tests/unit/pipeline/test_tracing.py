@@ -41,12 +41,14 @@ async def test_a_call_has_a_chain_span_and_one_span_for_each_plugin_that_ran() -
     assert chain == {
         "trace_id": "t",
         "name": CHAIN,
+        "kind": "internal",
         "attributes": {"plugin.hook.type": "tool_pre_invoke", "plugin.chain.length": 3},
     }
     assert {first["attributes"].pop("plugin.uuid"), second["attributes"].pop("plugin.uuid")} == uuids
     assert first == {
         "trace_id": "t",
         "name": "plugin.execute.runs",
+        "kind": "internal",
         "resource_type": "plugin",
         "resource_name": "runs",
         "attributes": {
@@ -109,6 +111,25 @@ async def test_a_failed_call_closes_its_spans_as_errors() -> None:
         "error",
         "error",
     ]
+    assert spans.end_of("plugin.execute.b")["attributes"] is None
+    # The one whose failure ended the call does not count.
+    assert spans.end_of(CHAIN)["attributes"]["plugin.executed_count"] == 1
+
+
+async def test_a_provider_without_defaults_for_what_a_chain_has_is_told_of_all_of_it() -> None:
+    told = []
+
+    class Strict:
+        def start_span(self, *, trace_id: str, name: str, kind: str, attributes: dict[str, Any], **rest: Any) -> str:
+            told.append((name, kind))
+            return name
+
+        def end_span(self, *, span_id: str, status: str, attributes: dict[str, Any]) -> None:
+            told.append((span_id, status))
+
+    current_trace_id.set("t")
+    await call(manager_of(plugin(allow, "a"), observability=Strict()))
+    assert told == [(CHAIN, "internal"), ("plugin.execute.a", "internal"), ("plugin.execute.a", "ok"), (CHAIN, "ok")]
 
 
 async def test_a_span_of_a_background_plugin_may_open_after_the_chain_is_closed() -> None:
@@ -127,6 +148,10 @@ async def test_a_span_of_a_background_plugin_may_open_after_the_chain_is_closed(
     await result.wait_for_background_tasks()
     assert spans.open() == []
     assert spans.started[-1]["trace_id"] == "t"
+    assert spans.end_of("plugin.execute.p")["attributes"] == {
+        "plugin.had_violation": False,
+        "plugin.modified_payload": False,
+    }
 
 
 async def test_calls_at_the_same_time_count_only_their_own_plugins() -> None:
