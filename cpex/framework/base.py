@@ -11,10 +11,10 @@ import difflib
 import inspect
 import uuid
 from abc import ABC
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from enum import Enum
 from types import MethodType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_type_hints
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
@@ -238,6 +238,44 @@ class HookRef:
     def accepts_extensions(self) -> bool:
         """Whether the handler takes a third argument."""
         return self._accepts_extensions
+
+    def _validate_type_hints(
+        self, hook: str, func: Callable[..., Any], params: Sequence[inspect.Parameter], plugin_name: str
+    ) -> None:
+        """Hold a handler's annotations against the classes that are registered for a hook.
+
+        The pipeline does not ask for annotations; this is for authors and test suites that do. A hook that is not
+        registered and annotations that cannot be resolved are left alone.
+
+        Args:
+            params: The handler's parameters without `self`, payload first.
+
+        Raises:
+            PluginError: The payload or the result is not annotated, or the name of its class is not in the annotation.
+        """
+        payload, result = get_hook_registry().get_payload_type(hook), get_hook_registry().get_result_type(hook)
+        try:
+            hints = get_type_hints(func)
+        # Resolving a hint runs whatever the author has written as one.
+        except Exception:
+            return
+        if payload is None or result is None or not params:
+            return
+        what, first = f"Plugin '{plugin_name}' hook '{hook_name(hook)}'", params[0].name
+        for name, expected, missing, wrong in (
+            (
+                first,
+                payload,
+                f"missing type hint for parameter '{first}'",
+                f"parameter '{first}' has incorrect type hint",
+            ),
+            ("return", result, "missing return type hint", "has incorrect return type hint"),
+        ):
+            if name not in hints:
+                raise _hook_error(self._plugin_ref, f"{what} {missing}; annotate it with {expected.__name__}")
+            if hints[name] is not expected and expected.__name__ not in str(hints[name]):
+                text = f"{what} {wrong} {hints[name]}; annotate it with {expected.__name__}"
+                raise _hook_error(self._plugin_ref, text)
 
 
 def _find_handler(plugin: Plugin, hook: str) -> Handler | None:

@@ -36,8 +36,8 @@ class HookMetadata:
 
     @property
     def hook_type(self) -> str:
-        """The first of the hooks."""
-        return self.hook_types[0]
+        """The first of the hooks; empty when there are none."""
+        return self.hook_types[0] if self.hook_types else ""
 
     def matches(self, hook_type: str) -> bool:
         """Whether the function handles a hook."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from cpex.framework.decorator import hook
 from cpex.framework.errors import PluginError
 from cpex.framework.hooks.tools import ToolPreInvokePayload, ToolPreInvokeResult
 from cpex.framework.models.config import PluginCondition, PluginConfig
+from cpex.framework.models.context import PluginContext
 from cpex.framework.models.mode import OnError, PluginMode
 from cpex.framework.models.payload import PluginPayload
 from cpex.framework.models.result import PluginResult
@@ -306,3 +308,46 @@ def test_a_plugin_may_want_to_know_of_decisions() -> None:
     with pytest.raises(PluginError) as caught:
         completion_handler(Wrong(CONFIG))
     assert str(caught.value) == "Plugin 'p' hook_completed must be async"
+
+
+async def annotated(payload: ToolPreInvokePayload, context: PluginContext) -> ToolPreInvokeResult: ...
+async def by_text(payload: ToolPreInvokePayload, context: Any) -> ToolPreInvokeResult | None: ...
+async def unresolvable(payload: Nowhere, context: Any) -> Nowhere: ...  # type: ignore[name-defined]  # noqa: F821
+async def bare(payload, context): ...  # type: ignore[no-untyped-def]
+async def of_another(payload: int, context: Any) -> ToolPreInvokeResult: ...
+async def endless(payload: ToolPreInvokePayload, context: Any): ...  # type: ignore[no-untyped-def]
+async def answers_a_number(payload: ToolPreInvokePayload, context: Any) -> int: ...
+
+
+@pytest.mark.parametrize(
+    ("handler", "complaint"),
+    [
+        (annotated, None),
+        (by_text, None),
+        (unresolvable, None),
+        (bare, "missing type hint for parameter 'payload'; annotate it with ToolPreInvokePayload"),
+        (
+            of_another,
+            "parameter 'payload' has incorrect type hint <class 'int'>; annotate it with ToolPreInvokePayload",
+        ),
+        (endless, "missing return type hint; annotate it with PluginResult[ToolPreInvokePayload]"),
+        (
+            answers_a_number,
+            "has incorrect return type hint <class 'int'>; annotate it with PluginResult[ToolPreInvokePayload]",
+        ),
+    ],
+)
+def test_annotations_are_held_against_the_hooks_classes_by_those_who_ask(handler: Any, complaint: str | None) -> None:
+    class Handles(Plugin):
+        async def tool_pre_invoke(self, payload, context): ...
+
+    ref = ref_of(Handles)
+    parameters = list(inspect.signature(handler).parameters.values())
+    ref._validate_type_hints("nobody_registered_this", handler, parameters, "p")
+    if complaint is None:
+        ref._validate_type_hints(TOOL, handler, parameters, "p")
+        return
+    with pytest.raises(PluginError) as caught:
+        ref._validate_type_hints(TOOL, handler, parameters, "p")
+    assert str(caught.value) == f"Plugin 'p' hook '{TOOL}' {complaint}"
+    assert caught.value.error.plugin_name == "p"

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cpex.framework.decorator import _HOOK_METADATA_ATTR, get_hook_metadata, has_hook_metadata, hook
+from cpex.framework.decorator import _HOOK_METADATA_ATTR, HookMetadata, get_hook_metadata, has_hook_metadata, hook
 from cpex.framework.hooks.registry import get_hook_registry
 from cpex.framework.hooks.tools import ToolHookType, ToolPreInvokePayload
 from cpex.framework.models.payload import PluginPayload
@@ -104,3 +104,9 @@ def test_one_class_alone_registers_nothing() -> None:
     async def handle(self, payload, context): ...
 
     assert not get_hook_registry().is_registered(NAMES[0])
+
+
+def test_metadata_without_hooks_has_no_first_one() -> None:
+    metadata = HookMetadata([])
+    assert metadata.hook_type == ""
+    assert not metadata.matches("tool_pre_invoke")
