@@ -4,6 +4,7 @@ import json
 import logging
 import subprocess
 import sys
+import textwrap
 from types import MappingProxyType, SimpleNamespace
 
 import pytest
@@ -199,22 +200,40 @@ def test_hosts_objects_satisfy_the_protocols_by_their_attributes():
     assert not isinstance(SimpleNamespace(role="user", content="x"), Own)
 
 
-def test_the_json_response_says_what_it_needs_when_it_is_missing():
-    # A fresh interpreter in which the web framework is not there, whatever is installed.
-    code = (
-        "import sys\n"
-        "sys.modules['starlette'] = None\n"
-        "import cpex.framework.utils as utils\n"
-        "try:\n"
-        "    utils.ORJSONResponse\n"
-        "except ImportError as error:\n"
-        "    print(error)\n"
+def told_without(package: str, code: str) -> str:
+    """What a fresh interpreter prints in which a package is not there, whatever is installed."""
+    code = f"import sys\nsys.modules[{package!r}] = None\nimport cpex.framework.utils as utils\n" + textwrap.dedent(
+        code
     )
-
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60)
+    return done.stdout.strip()
 
-    assert done.stdout.strip() == (
-        "`ORJSONResponse` needs the package `starlette`; install it with `pip install starlette orjson`"
+
+def test_the_json_response_says_what_it_needs_when_it_is_missing():
+    told = told_without(
+        "starlette",
+        """
+        try:
+            utils.ORJSONResponse
+        except ImportError as error:
+            print(error)
+        """,
+    )
+    assert told == "`ORJSONResponse` needs the package `starlette`; install it with `pip install starlette`"
+
+
+def test_the_json_response_is_rendered_without_orjson_too():
+    told = told_without(
+        "orjson",
+        """
+        import datetime, uuid
+        content = {1: datetime.date(2030, 1, 2), "id": uuid.UUID(int=1), "nan": float("nan"), "text": "é"}
+        response = utils.ORJSONResponse(content)
+        print(response.media_type, response.body.decode())
+        """,
+    )
+    assert told == (
+        'application/json {"1":"2030-01-02","id":"00000000-0000-0000-0000-000000000001","nan":null,"text":"é"}'
     )
 
 
