@@ -11,6 +11,8 @@ import sys
 import weakref
 from typing import Any
 
+from pydantic import BaseModel
+
 from cpex.framework.memory.grafting import graft
 from cpex.framework.models.context import GlobalContext, PluginContext
 from cpex.framework.models.copying import ATOMS, copy_tree
@@ -147,9 +149,22 @@ class Views:
 def wrap_payload_for_isolation(payload: Any) -> Any:
     """An object equal to `payload` and of its class, whose containers are copies made when they are first touched.
 
-    Editing it in place, at any depth and through whatever library, never reaches `payload`.
+    Editing it in place, at any depth and through whatever library, never reaches `payload`. A frozen model that holds
+    nothing which could be edited is returned itself.
     """
+    if _has_nothing_to_edit(payload):
+        return payload
     return Views(payload).view()
+
+
+def _has_nothing_to_edit(payload: Any) -> bool:
+    if not (isinstance(payload, BaseModel) and payload.model_config.get("frozen")):
+        return False
+    return (
+        not payload.__pydantic_private__
+        and not payload.__pydantic_extra__
+        and all(type(value) in ATOMS for value in raw_dict(payload).values())
+    )
 
 
 def settle(view: Any) -> None:

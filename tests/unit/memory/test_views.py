@@ -26,6 +26,7 @@ from cpex.framework.models.context import GlobalContext, PluginContext, UserCont
 from cpex.framework.models.lazy import PENDING, raw_dict
 from cpex.framework.models.payload import PluginPayload
 from cpex.framework.models.result import PluginResult
+from cpex.framework.utils import StructuredData
 
 ARGS = {"n": 1, "s": "t", "d": {"l": [1, {"x": None}]}, "l": [[1], {"a": 2.5}], "t": (1, [2])}
 
@@ -100,6 +101,15 @@ def test_a_view_is_frozen_like_its_original() -> None:
     with pytest.raises(ValidationError) as caught:
         view.name = "other"
     assert "frozen" in str(caught.value)
+
+
+def test_a_frozen_payload_that_holds_nothing_to_edit_is_its_own_view() -> None:
+    bare = ToolPreInvokePayload(name="t", args=None)
+    assert wrap_payload_for_isolation(bare) is bare
+    for editable in (ToolPreInvokePayload(name="t"), StructuredData(a=1), GlobalContext(request_id="r")):
+        view = wrap_payload_for_isolation(editable)
+        assert view == editable
+        assert view is not editable
 
 
 def test_an_untouched_view_copies_nothing() -> None:
