@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cpex.builtins.store.entries import Entry, EntryStore, Step
+from cpex.builtins.store.forks import close_before_forks
 from cpex.builtins.store.port import StoreError
 
 __all__ = ["SqliteStore"]
@@ -40,8 +42,8 @@ class SqliteStore(EntryStore):
     """Keeps entries in an SQLite file.
 
     Works in a thread of its own, so a wait for the file's lock holds up no other task. A process that dies loses
-    nothing; a machine that loses power may lose the last moments, and the file stays whole. After a fork the child
-    opens the file anew.
+    nothing; a machine that loses power may lose the last moments, and the file stays whole. Before a fork the file is
+    closed; parent and child open it anew.
     """
 
     def __init__(self, path: str | Path, *, timeout_s: float = 5.0) -> None:
@@ -82,7 +84,7 @@ class SqliteStore(EntryStore):
 
     def _current_worker(self) -> _Worker:
         if self._worker is not None and self._worker.pid != os.getpid():
-            # Closing a connection that came over a fork would release the parent's locks: it is kept, unused.
+            # Its thread is the parent's, and so is its connection after a fork that Python did not make: it is kept.
             self._abandoned.append(self._worker)
             self._worker = None
         if self._worker is None:
@@ -91,7 +93,7 @@ class SqliteStore(EntryStore):
 
 
 class _Worker:
-    """One thread and its connection. All methods but the constructor run in that thread."""
+    """One thread and its connection. The methods of its owner, but for the constructor, run in that thread."""
 
     def __init__(self, path: Path, timeout_s: float) -> None:
         self.pid = os.getpid()
@@ -100,18 +102,28 @@ class _Worker:
         self._timeout_s = timeout_s
         self._connection: sqlite3.Connection | None = None
         self._writes = 0
+        self.lock = threading.Lock()
+        close_before_forks(self)
 
     def read(self, key: str, now_us: int) -> Entry | None:
+        with self.lock:
+            return self._read(key, now_us)
+
+    def _read(self, key: str, now_us: int) -> Entry | None:
         query = "SELECT value, expires_us FROM entries WHERE key = ? AND (expires_us IS NULL OR expires_us > ?)"
         row = self._connected().execute(query, (key, now_us)).fetchone()
         return None if row is None else Entry(json.loads(row[0]), row[1])
 
     def step(self, key: str, decide: Callable[[Entry | None], Step[T]], now_us: int) -> T:
+        with self.lock:
+            return self._step(key, decide, now_us)
+
+    def _step(self, key: str, decide: Callable[[Entry | None], Step[T]], now_us: int) -> T:
         connection = self._connected()
         # IMMEDIATE takes the write lock before the read; a deferred transaction could fail between the two.
         connection.execute("BEGIN IMMEDIATE")
         try:
-            step = decide(self.read(key, now_us))
+            step = decide(self._read(key, now_us))
             if step.changed:
                 self._write(key, step.entry, now_us)
             connection.execute("COMMIT")
@@ -122,7 +134,11 @@ class _Worker:
         return step.answer
 
     def close(self) -> None:
-        if self._connection is not None:
+        with self.lock:
+            self.drop_connection()
+
+    def drop_connection(self) -> None:
+        if self._connection is not None and self.pid == os.getpid():
             self._connection.close()
             self._connection = None
 
@@ -144,7 +160,13 @@ class _Worker:
         if self._connection is None:
             # SECURITY: made here rather than by SQLite, which would let the umask decide who may read it.
             os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-            connection = sqlite3.connect(self._path, timeout=self._timeout_s, isolation_level=None)
+            connection = sqlite3.connect(
+                # Another thread closes it before it forks.
+                self._path,
+                timeout=self._timeout_s,
+                isolation_level=None,
+                check_same_thread=False,
+            )
             try:
                 _use_write_ahead_log(connection, self._timeout_s)
                 _prepare(connection)

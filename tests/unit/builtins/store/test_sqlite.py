@@ -4,6 +4,8 @@ import asyncio
 import os
 import sqlite3
 import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -128,6 +130,41 @@ async def test_a_forked_child_opens_the_file_anew(tmp_path: Path) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
     assert (await store.add("a", 1, now_s=0)).value == 3
     await store.close()
+
+
+FORKING = """
+import asyncio, os, sys
+from cpex.builtins.store.sqlite import SqliteStore
+
+store, amounts = SqliteStore(sys.argv[1]), [1, 10, 100]
+asyncio.run(store.add("a", 1000, now_s=0))
+reports, report = os.pipe()
+starts, start = os.pipe()
+for amount in amounts:
+    if os.fork() == 0:
+        try:
+            asyncio.run(store.add("a", amount, now_s=0))
+            os.write(report, b"1")
+            os.read(starts, 1)
+            asyncio.run(store.add("a", amount, now_s=0))
+            os.write(report, b"2")
+        finally:
+            os._exit(0)
+os.close(report)
+[os.read(reports, 1) for _ in amounts]
+# With its parent the last one closes that knew of the file before the children did.
+asyncio.run(store.close())
+os.write(start, b"." * len(amounts))
+ends = [os.waitpid(-1, 0)[1] for _ in amounts]
+total = asyncio.run(SqliteStore(sys.argv[1]).add("a", 0, now_s=0)).value
+print(ends, os.read(reports, 10), total)
+"""
+
+
+def test_what_forked_children_count_outlives_the_store_of_their_parent(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORKING, str(tmp_path / "state.db")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout == "[0, 0, 0] b'222' 1222\n", run.stderr
 
 
 def _loop_of_its_own() -> asyncio.AbstractEventLoop:
