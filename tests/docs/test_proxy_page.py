@@ -16,7 +16,7 @@ from cpex.proxy import ChildUpstream, UrlUpstream, read_servers
 
 def test_the_example_prints_what_the_page_says(tmp_path: Path) -> None:
     shown = blocks("proxy.md")
-    for name in ("plugins.yaml", "server.py", "client.py"):
+    for name in ("client.json", "plugins.yaml", "server.py", "client.py"):
         (tmp_path / name).write_text(shown[name], encoding="utf-8")
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     done = subprocess.run(
