@@ -64,9 +64,10 @@ def test_a_bootstrapped_project_passes_its_own_test_and_check(tmp_path: Path, ki
     done = bootstrap(tmp_path, "-d", "my_filter", "-t", kind, "--no_input")
     assert (done.returncode, done.stdout, done.stderr) == (0, "wrote my_filter\n", "")
     project = tmp_path / "my_filter"
-    where = ["-c", "tests/pytest.ini", "tests"] if kind == "external" else []
-    tested = run(project, sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *where)
-    assert "4 passed" in tested.stdout, tested.stdout + tested.stderr
+    ways: list[list[str]] = [[], ["-c", "tests/pytest.ini", "tests"]] if kind == "external" else [[]]
+    for way in ways:
+        tested = run(project, sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *way)
+        assert "4 passed" in tested.stdout, tested.stdout + tested.stderr
     config = "resources/plugins/config.yaml" if kind == "external" else "config.yaml"
     checked = run(project, *CPEX, "check", config)
     assert checked.stdout == f"{config}: ok, 1 plugin\n", checked.stderr
