@@ -176,9 +176,13 @@ class HttpResolver(PdpResolver):
         raise AssertionError("the last attempt either returns or raises")
 
     async def _attempt(self, url: str, body: bytes) -> dict[str, Any]:
+        import httpx2
+
         async with self._client().stream("POST", url, content=body) as response:
             if not response.is_success:
-                raise _NoDecision(f"HTTP {response.status_code}", f"HTTP {response.status_code}")
+                status = f"HTTP {response.status_code}"
+                cause = httpx2.HTTPStatusError(status, request=response.request, response=response)
+                raise _NoDecision(status, status, cause) from cause
             received = bytearray()
             async for chunk in response.aiter_bytes():
                 received += chunk
