@@ -40,7 +40,7 @@ def guard(*plugins: Any, **options: Any) -> GuardGuardrail:
 async def ask(text: str = "hi", answer: Any = "hello", **options: Any) -> Any:
     messages = options.pop("messages", None) or [{"role": "user", "content": text}]
     return await asyncio.wait_for(
-        litellm.acompletion(model="gpt-4o", messages=messages, mock_response=answer, guardrails=["cpex"], **options), 30
+        litellm.acompletion(model="gpt-4o", messages=messages, mock_response=answer, guardrails=["cpex"], **options), 60
     )
 
 

@@ -239,7 +239,7 @@ async def converse(app: Any) -> list[Any]:
         return {"type": "websocket.connect"}
 
     scope = {"type": "websocket", "path": "/", "headers": [], "client": ("1.2.3.4", 5), "query_string": b""}
-    await asyncio.wait_for(app(scope, receive, send), 5)
+    await asyncio.wait_for(app(scope, receive, send), 60)
     return told
 
 
@@ -272,7 +272,7 @@ async def test_plugins_start_and_end_with_the_application() -> None:
     async def send(message: Any) -> None:
         told.append(message["type"])
 
-    await asyncio.wait_for(app({"type": "lifespan", "state": {}}, receive, send), 5)
+    await asyncio.wait_for(app({"type": "lifespan", "state": {}}, receive, send), 60)
     assert told == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert (states, manager.initialized) == ([True, True], False)
 

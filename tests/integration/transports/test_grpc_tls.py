@@ -79,11 +79,11 @@ async def serving(folder: Path, tls: dict[str, Any]) -> AsyncIterator[int]:
         await server.stop()
 
 
-async def denies(folder: Path, port: int, tls: dict[str, Any] | None) -> bool:
+async def denies(folder: Path, port: int, tls: dict[str, Any] | None, *, start_s: float = 60) -> bool:
     """Whether a host that connects like that gets the plugin's denial."""
     path = folder / "host.yaml"
     grpc = {"target": f"localhost:{port}", **({"tls": tls} if tls is not None else {})}
-    entry = {"name": NAME, "kind": "external", "grpc": grpc, "initialize_timeout_s": 4}
+    entry = {"name": NAME, "kind": "external", "grpc": grpc, "initialize_timeout_s": start_s}
     path.write_text(yaml.safe_dump({"plugin_dirs": [str(PLUGINS)], "plugins": [entry]}), encoding="utf-8")
     manager = TenantPluginManager(str(path))
     await manager.initialize()
@@ -139,7 +139,7 @@ async def test_whoever_shows_the_wrong_papers_gets_no_answer(
         client = None
     async with serving(tmp_path, server) as port:
         with pytest.raises(PluginLoadError, match="Plugin initialization failed: contract"):
-            await denies(tmp_path, port, client)
+            await denies(tmp_path, port, client, start_s=4)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ async def test_a_server_found_by_its_name_must_show_a_certificate_of_that_name(
         target, options = _pinned("plugins.example", port, ["127.0.0.1"], 0)
         channel = create_secure_channel(target, tls, "p", options)
         async with channel, asyncio.timeout(60):
-            asked = PluginServiceStub(channel).GetPluginConfig(messages.GetPluginConfigRequest(name=NAME), timeout=4)
+            asked = PluginServiceStub(channel).GetPluginConfig(messages.GetPluginConfigRequest(name=NAME), timeout=60)
             if name == "plugins.example":
                 assert (await asked).found
             else:

@@ -138,7 +138,7 @@ async def elsewhere(_: dict[str, Any], writer: asyncio.StreamWriter) -> None:
 async def test_an_answer_that_is_none_fails_the_call_at_once(
     tmp_path: Path, answer: Answerer, code: str, text: str
 ) -> None:
-    async with canned(answer) as entry, host(tmp_path, entry, timeout_s=15) as manager:
+    async with canned(answer) as entry, host(tmp_path, entry, timeout_s=60) as manager:
         with pytest.raises(PluginError) as raised:
             await call(manager, "x")
     assert (raised.value.error.code, text in raised.value.error.message) == (code, True), raised.value
@@ -182,7 +182,7 @@ async def test_a_name_that_leads_into_a_private_network_is_refused(tmp_path: Pat
     except OSError:
         pytest.skip("this machine's own name has no address")
     mcp = {"proto": "STREAMABLEHTTP", "url": f"http://{name}:1/mcp"}
-    text = await start_fails(tmp_path, {"kind": "external", "mcp": mcp}, initialize_timeout_s=20)
+    text = await start_fails(tmp_path, {"kind": "external", "mcp": mcp}, initialize_timeout_s=60)
     assert f"`{name}` leads to {address}" in text
     assert "blocked by SSRF protection" in text
 

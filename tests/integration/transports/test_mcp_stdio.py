@@ -139,7 +139,7 @@ async def test_a_configuration_that_is_none_is_refused(tmp_path: Path) -> None:
     ],
 )
 async def test_an_answer_that_is_none_fails_the_call_at_once(tmp_path: Path, fault: str, code: str, text: str) -> None:
-    async with host(tmp_path, misbehaving(fault), timeout_s=15) as manager:
+    async with host(tmp_path, misbehaving(fault), timeout_s=60) as manager:
         with pytest.raises(PluginError) as raised:
             await call(manager, "x")
     assert raised.value.error.code == code
@@ -172,7 +172,7 @@ async def test_a_server_that_asks_whether_we_are_there_is_answered(tmp_path: Pat
 async def test_a_child_killed_during_calls_ends_them_at_once_and_is_started_anew(
     tmp_path: Path, others: set[int]
 ) -> None:
-    async with host(tmp_path, mcp_stdio(tmp_path, {}), timeout_s=15) as manager:
+    async with host(tmp_path, mcp_stdio(tmp_path, {}), timeout_s=60) as manager:
         await call(manager, "nothing")
         (child,) = children() - others
         waiting = [asyncio.create_task(call(manager, "hang")) for _ in range(20)]
@@ -207,13 +207,15 @@ async def test_a_message_that_speaks_of_a_terminated_session_is_a_message(tmp_pa
 async def test_a_frozen_child_costs_the_deadline_and_its_late_answers_are_nobodys(
     tmp_path: Path, others: set[int]
 ) -> None:
-    async with host(tmp_path, mcp_stdio(tmp_path, {}), timeout_s=1) as manager:
+    async with host(tmp_path, mcp_stdio(tmp_path, {})) as manager:
         await call(manager, "nothing")
         (child,) = children() - others
         os.kill(child, signal.SIGSTOP)
+        manager.executor.timeout = 1
         with pytest.raises(PluginError, match="timeout"):
             await call(manager, "echo", number=1, turns=0)
         os.kill(child, signal.SIGCONT)
+        manager.executor.timeout = 60
         assert (await call(manager, "echo", number=2, turns=0)).metadata["number"] == 2
 
 
@@ -246,8 +248,9 @@ async def test_nothing_is_left_after_the_shutdown(tmp_path: Path, others: set[in
         await call(manager, "nothing")
     files, tasks = open_descriptors(), other_tasks()
     for _ in range(2):
-        async with host(tmp_path, mcp_stdio(tmp_path, {}), timeout_s=1.5) as manager:
+        async with host(tmp_path, mcp_stdio(tmp_path, {})) as manager:
             await call(manager, "nothing")
+            manager.executor.timeout = 0.5
             with pytest.raises(PluginError):
                 await call(manager, "hang")
     assert (children() - others, other_tasks()) == (set(), tasks)

@@ -84,12 +84,12 @@ async def test_a_late_answer_in_a_frame_is_dropped_and_the_connection_stays(tmp_
 
     path = str(tmp_path / "s")
     async with peer_of_frames(path, answering):
-        plugin = asking(path, timeout=1)
+        plugin = asking(path, timeout=3)
         await plugin.initialize()
         outcomes = await asyncio.gather(*(ask(plugin, "late") for _ in range(5)), return_exceptions=True)
         assert [type(each) for each in outcomes] == [PluginError] * 5
         assert {str(each).partition(": ")[2] for each in outcomes} == {
-            "Request timed out after 1s (`timeout` of the `unix_socket` section)"
+            "Request timed out after 3s (`timeout` of the `unix_socket` section)"
         }
         assert (await ask(plugin, "next")).metadata == {"for": "next"}
         assert told == [each.correlation_id for each in late]
@@ -112,7 +112,7 @@ async def test_what_a_full_socket_does_not_take_is_sent_later_or_never(tmp_path:
 
     path = str(tmp_path / "s")
     async with peer_of_frames(path, answering):
-        plugin = asking(path, timeout=20)
+        plugin = asking(path, timeout=60)
         await plugin.initialize()
         # Two that fill the socket, the second of them only in part sent; then some that must wait.
         waiting = [asyncio.create_task(ask(plugin, f"big-{n}" + "x" * 1_000_000)) for n in range(2)]

@@ -82,9 +82,9 @@ async def test_a_late_answer_is_never_taken_for_the_next_questions(tmp_path: Pat
 
     path = str(tmp_path / "s")
     async with peer(path, answering):
-        plugin = asking(path, timeout=1)
+        plugin = asking(path, timeout=3)
         await plugin.initialize()
-        with pytest.raises(PluginError, match=r"Request timed out after 1s"):
+        with pytest.raises(PluginError, match=r"Request timed out after 3s"):
             await ask(plugin, "late")
         cancelled = asyncio.create_task(ask(plugin, "late"))
         await asyncio.wait_for(second.wait(), 60)
@@ -114,7 +114,7 @@ async def test_questions_that_wait_their_turn_outlive_the_connection_that_one_of
 
     path = str(tmp_path / "s")
     async with peer(path, answering):
-        plugin = asking(path, timeout=1.5)
+        plugin = asking(path, timeout=3)
         await plugin.initialize()
         for end in ("timeout", "cancelled", "answered"):
             asked.clear()

@@ -226,7 +226,7 @@ async def test_cancelling_reaches_whatever_runs_and_is_noted(where: str) -> None
             return await wait() if where == "operation" else None
 
         task = asyncio.create_task(request.call_tool("slow", {}, operation))
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), 60)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -356,7 +356,7 @@ async def test_parallel_calls_of_one_request_do_not_see_each_others_state() -> N
     gate = asyncio.Barrier(3)
 
     async def wait() -> None:
-        await asyncio.wait_for(gate.wait(), 5)
+        await asyncio.wait_for(gate.wait(), 60)
 
     async with manager.request() as request:
         names = ["a", "b", "c"]

@@ -95,7 +95,7 @@ def test_threads_of_one_guard_do_not_wait_for_one_another_and_are_kept_apart() -
     gate = threading.Barrier(4)
     with SyncGuard(manager_of(both)) as guard, guard.request() as request, ThreadPoolExecutor(4) as pool:
         names = ["a", "b", "c", "d"]
-        results = pool.map(lambda name: request.call_tool(name, {}, lambda: gate.wait(10)), names)
+        results = pool.map(lambda name: request.call_tool(name, {}, lambda: gate.wait(60)), names)
         assert list(results) == names
 
 
@@ -146,10 +146,10 @@ def test_closing_lets_a_call_that_is_under_way_fail() -> None:
     guard.start()
     with ThreadPoolExecutor(1) as pool:
         pending = pool.submit(guard.request().call_tool, "a", {}, lambda: 1)
-        assert started.wait(10)
+        assert started.wait(60)
         guard.close()
         with pytest.raises(GuardError, match="closed while a call was under way"):
-            pending.result(10)
+            pending.result(60)
     guard.close()
     assert threads() == []
 
@@ -241,7 +241,7 @@ def test_an_interrupt_while_a_plugin_runs_ends_the_call_and_the_plugin() -> None
     with SyncGuard(manager_of(plugin(hang))) as guard, guard.request() as request:
         with pytest.raises(KeyboardInterrupt):
             request.call_tool("a", {}, lambda: 1)
-        assert ended.wait(10)
+        assert ended.wait(60)
         assert request.request.ledger.records[0].outcome == "cancelled"
     assert threads() == []
 

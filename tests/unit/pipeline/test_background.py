@@ -266,7 +266,7 @@ async def test_one_that_waits_does_not_hold_up_the_others() -> None:
 
     manager = manager_of(plugin(waits, "a", mode=FAF, priority=1), plugin(lets_it_end, "b", mode=FAF, priority=2))
     result, _ = await call(manager)
-    assert await asyncio.wait_for(result.wait_for_background_tasks(), 5) == []
+    assert await asyncio.wait_for(result.wait_for_background_tasks(), 60) == []
 
 
 async def test_a_handler_that_is_listed_twice_runs_once() -> None:
@@ -290,7 +290,7 @@ async def test_tasks_are_kept_alive_even_when_the_host_drops_the_result() -> Non
     await asyncio.sleep(0)
     gc.collect()
     may_end.set()
-    await asyncio.wait_for(ended.wait(), 5)
+    await asyncio.wait_for(ended.wait(), 60)
     await manager.shutdown()
 
 
@@ -371,7 +371,7 @@ async def test_a_drain_waits_only_for_tasks_of_its_own_loop() -> None:
         asyncio.run(leaves_a_task())
 
     await asyncio.to_thread(in_another_loop)
-    assert await asyncio.wait_for(background.drain(), 5) == 0
+    assert await asyncio.wait_for(background.drain(), 60) == 0
 
 
 @pytest.mark.parametrize("suspends", [False, True])

@@ -249,7 +249,7 @@ async def test_outcome(cell: Cell, suspends: bool, neighbours: int) -> None:
     assert spans.open() == []
     assert spans.end_of("plugin.execute.p")["status"] == cell.span
     assert spans.end_of("plugin.hook.invoke")["status"] == ("error" if result is None else "ok")
-    await asyncio.wait_for(manager.shutdown(), 5)
+    await asyncio.wait_for(manager.shutdown(), 60)
     assert other_tasks() == set()
 
 

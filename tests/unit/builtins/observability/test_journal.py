@@ -262,20 +262,20 @@ def test_those_who_wait_for_the_disk_together_ask_it_once(tmp_path: Path, monkey
     def slow_disk(fd: int) -> None:
         asked.append(fd)
         working.set()
-        assert go_on.wait(30)
+        assert go_on.wait(60)
 
     # A disk that takes as long as the test needs, which a real one cannot be made to.
     monkeypatch.setattr(os, "fsync", slow_disk)
     journal.append(b"{}\n")
     first = threading.Thread(target=journal.sync)
     first.start()
-    assert working.wait(30)
+    assert working.wait(60)
     journal.append(b"{}\n")
     others = [threading.Thread(target=journal.sync) for _ in range(5)]
     for each in others:
         each.start()
     go_on.set()
     for each in (first, *others):
-        each.join(30)
+        each.join(60)
     journal.close()
     assert len(asked) == 2

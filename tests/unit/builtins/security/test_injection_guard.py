@@ -279,7 +279,7 @@ async def test_what_was_not_searched_in_full_is_denied_or_noted(configure: Confi
         "system:\n" * 40_000,
     ],
 )
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(60)
 def test_no_text_stalls_the_search(scorer: InjectionScorer, text: str) -> None:
     judged(scorer, text)
 

@@ -45,7 +45,7 @@ async def test_closing_ends_the_thread_and_leaves_one_file(tmp_path: Path) -> No
     await store.add("a", 1, now_s=0)
     (worker,) = [thread for thread in threading.enumerate() if thread.name.startswith("cpex-store")]
     await store.close()
-    worker.join(10)
+    worker.join(60)
     assert not worker.is_alive()
     assert [file.name for file in tmp_path.iterdir()] == ["state.db"]
 
