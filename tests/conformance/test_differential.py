@@ -42,6 +42,7 @@ def test_generated_scenarios_end_alike_in_both_packages(rival: Path) -> None:
 def test_a_departure_that_is_not_listed_is_found(rival: Path, decision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name in ((compare, "REWRITES"), (compare, "EXPECTATIONS")):
         kept = tuple(each for each in getattr(module, name) if each[0] != decision)
+        # As if nobody had listed it.
         monkeypatch.setattr(module, name, kept)
     with pytest.raises(Mismatch):
         run(rival, EXAMPLES, reduce=False)

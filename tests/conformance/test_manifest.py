@@ -75,6 +75,7 @@ def test_the_manifest_is_in_order() -> None:
 
 
 def test_a_mark_that_is_computed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The file that breaks the rule must not stand among the tests that keep it.
     monkeypatch.setattr("conformance.manifest.ROOT", tmp_path)
     path = tmp_path / "test_it.py"
     path.write_text('ID = "D1"\n@pytest.mark.conformance(ID)\ndef test_it(): ...\n')

@@ -63,6 +63,7 @@ async def test_a_peer_that_is_no_plugin_server_fails_the_start_and_leaves_nothin
     async with peer(sent) as port:
         section = {"target": f"127.0.0.1:{port}"}
         plugin = GrpcExternalPlugin(PluginConfig.model_validate({"name": NAME, "kind": "external", "grpc": section}))
+        # Shorter pauses between attempts.
         monkeypatch.setattr(plugin, "_first_attempts", plugin._later_attempts)
         with pytest.raises(
             PluginError, match=rf"at 127\.0\.0\.1:{port}: .*is the plugin server running there"

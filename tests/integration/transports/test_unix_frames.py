@@ -167,6 +167,7 @@ async def test_two_questions_at_once_with_one_id_end_the_connection(tmp_path: Pa
 async def test_a_client_that_takes_no_answers_is_asked_no_more_and_does_not_keep_the_server(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The grace is no setting, and all of it is waited for here.
     monkeypatch.setattr("cpex.framework.external.unix.server.server.STOP_GRACE_S", 0.01)
     async with server(tmp_path) as running:
         reader, writer = await asyncio.open_unix_connection(running.socket_path)

@@ -97,6 +97,7 @@ async def test_an_answer_over_the_limit_is_an_error_and_is_not_asked_for_again(
         plugin = asking(running.socket_path, timeout=60)
         await plugin.initialize()
         if form == "plain":
+            # As if the server were of release 0.1, which knows no frames.
             monkeypatch.setattr(plugin, "_features", frozenset())
         connection = plugin._session.link._answers  # type: ignore[union-attr]  # it is ready
         with pytest.raises(PluginError, match="is over the 16777216 bytes that the socket carries"):

@@ -89,6 +89,7 @@ def test_no_slot_can_be_assigned() -> None:
 def test_headers_of_another_shape_are_understood_and_what_is_lost_is_told_once(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # It is told once in a process, and another test may have been first.
     monkeypatch.setattr("cpex.framework.extensions.http._told", set())
     shape = {"request_headers": {"A": "1"}, "response_headers": {"B": "2"}, "method": "GET"}
     for _ in range(2):

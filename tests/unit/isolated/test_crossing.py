@@ -120,6 +120,7 @@ def test_headers_that_hold_credentials_do_not_cross() -> None:
 def test_one_map_of_headers_under_two_names_is_read_without_a_warning(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # It is told once in a process, and another test may have been first.
     monkeypatch.setattr("cpex.framework.extensions.http._told", set())
     for sent in (slots_for_worker(Extensions(http=HTTP)), {"http": {"request_headers": {"Accept": "x"}}}):
         assert reconstruct_extensions(sent) == Extensions(http=HttpExtension(headers={"Accept": "x"}))

@@ -227,6 +227,7 @@ def test_a_registered_name_that_is_importable_too_is_refused(tmp_path: Path, mon
 
 def test_a_name_registered_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = tuple(EntryPoint(name="twice", value=value, group=kinds.GROUP) for value in ("a:A", "b:B"))
+    # As in `register`.
     monkeypatch.setattr(kinds, "registered_kinds", lambda: {"twice": entries})
     with pytest.raises(PluginKindError, match=r"registered more than once, by `a:A` .* and `b:B` "):
         PluginLoader().resolve_kind("twice")
@@ -295,6 +296,7 @@ def test_plugins_that_run_elsewhere_are_reached_by_their_transport(
 
 
 def test_a_transport_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Every transport is installed here.
     monkeypatch.setitem(kinds.TRANSPORTS, "isolated_venv", "cpex.framework.e_absent.client:Client")
     with pytest.raises(PluginKindError) as caught:
         PluginLoader().construct(config("isolated_venv"))
@@ -309,6 +311,7 @@ def test_an_isolated_plugin_is_told_the_plugin_folders(tmp_path: Path, monkeypat
         tmp_path, "e_isolated", "\n    def __init__(self, config, plugin_dirs):\n        self.dirs = plugin_dirs\n"
     )
     loader = loader_for(tmp_path)
+    # The real one would keep the folders to itself.
     monkeypatch.setitem(kinds.TRANSPORTS, "isolated_venv", "e_isolated:Mine")
     assert loader.construct(config("isolated_venv")).dirs == [str(tmp_path)]  # type: ignore[attr-defined]  # as above
 

@@ -219,6 +219,7 @@ UNCOPYABLE = {
 def test_what_cannot_be_copied_is_shared_with_one_warning_per_type(
     make: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # It warns once in a process, and another test may have been first.
     monkeypatch.setattr(copying, "_warned", set())
     first, second = make(), make()
     with caplog.at_level(logging.WARNING):

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
+import anyio
 import pytest
 from support import SpanLog, allow, call, manager_of, never, other_tasks, plugin, record_of, tool_payload
 
@@ -117,8 +118,6 @@ async def test_asyncio_timeout_inside_a_handler_ends_what_it_encloses_and_nothin
 
 @pytest.mark.parametrize("mode", WAITED_FOR)
 async def test_a_cancel_scope_of_anyio_inside_a_handler_ends_what_it_encloses(mode: str) -> None:
-    anyio = pytest.importorskip("anyio")
-
     async def handler(payload: Any, context: Any) -> PluginResult[Any]:
         with anyio.move_on_after(SHORT_S) as scope:
             await anyio.sleep_forever()
@@ -342,6 +341,7 @@ async def test_an_error_after_the_deadline_is_a_timeout(mode: str) -> None:
 async def test_a_handler_that_will_not_end_is_abandoned_after_the_grace(
     mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The grace is no setting, and waiting for all of it would make the test slow.
     monkeypatch.setattr(stepping, "CLEANUP_GRACE_S", SHORT_S)
     swallowed = []
 
@@ -362,6 +362,7 @@ async def test_a_handler_that_will_not_end_is_abandoned_after_the_grace(
 async def test_a_handler_that_swallows_even_its_closing_is_abandoned_with_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    # The grace is no setting, and waiting for all of it would make the test slow.
     monkeypatch.setattr(stepping, "CLEANUP_GRACE_S", SHORT_S)
 
     async def immortal(payload: Any, context: Any) -> PluginResult[Any]:
@@ -422,8 +423,6 @@ async def test_a_cancellation_by_the_host_cannot_be_swallowed_by_a_plugin(mode: 
 
 
 async def test_a_cancel_scope_of_the_host_knows_its_cancellation_even_when_a_plugin_swallows_it() -> None:
-    anyio = pytest.importorskip("anyio")
-
     async def swallows(payload: Any, context: Any) -> PluginResult[Any]:
         try:
             return await never(payload, context)
@@ -484,6 +483,7 @@ async def test_a_timeout_error_of_the_plugin_s_own_is_its_error(mode: str) -> No
 
 
 async def test_without_any_limit_no_timer_is_armed(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whatever armed a timer would fail.
     monkeypatch.setattr(asyncio.get_running_loop(), "call_later", None)
 
     async def handler(payload: Any, context: Any) -> PluginResult[Any]:
@@ -495,6 +495,7 @@ async def test_without_any_limit_no_timer_is_armed(monkeypatch: pytest.MonkeyPat
 
 
 async def test_what_ends_without_waiting_arms_no_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As above.
     monkeypatch.delattr(stepping, "Deadline")
     result, _ = await call(manager_of(plugin(allow), timeout=SHORT_S))
     assert record_of(result.executions).status == "completed"

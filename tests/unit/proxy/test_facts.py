@@ -39,6 +39,7 @@ def test_lists_that_are_none_tell_nothing(odd: Any) -> None:
 
 
 def test_the_oldest_entries_are_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The bound is no setting; a small one makes the test short.
     monkeypatch.setattr(facts, "_MAX_ENTRIES", 2)
     known = Listings()
     known.learn("s", "tools", [{"name": name, "title": name} for name in "abac"])

@@ -105,6 +105,7 @@ async def test_a_server_that_asks_clients_is_told_that_there_are_none() -> None:
 
 
 async def test_a_request_whose_messages_are_not_read_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The bound is no setting; at its size the test would have to say a thousand things.
     monkeypatch.setattr(http_modern, "_UNREAD", 0)
     async with serving() as (server, http):
         asked = ask(http, token=1)
@@ -117,6 +118,7 @@ async def test_a_request_whose_messages_are_not_read_is_ended(monkeypatch: pytes
 
 
 async def test_a_silent_response_shows_signs_of_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Time that is always up, in place of seconds that the test would wait.
     monkeypatch.setattr(http_modern, "PING_S", 0.0)
     async with serving() as (server, http):
         asked = ask(http)
@@ -131,6 +133,7 @@ async def test_a_silent_response_shows_signs_of_life(monkeypatch: pytest.MonkeyP
 async def test_the_server_is_let_go_when_nobody_asks_and_connected_to_again_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # As above, in place of half an hour.
     monkeypatch.setattr(http_modern, "IDLE_S", 0.0)
     async with serving() as (server, http):
         for number in (1, 2):

@@ -171,6 +171,7 @@ def test_closing_what_is_not_open_does_nothing(spans: Spans) -> None:
 
 
 def test_open_spans_are_bounded(spans: Spans, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The bound is no setting; a small one makes the test short.
     monkeypatch.setattr("cpex.builtins.observability.otel_provider.MAX_OPEN", 2)
     opened = [spans.provider.start_span(trace_id=TRACE, name="own", resource_type="plugin") for _ in range(3)]
     assert opened[2] is None

@@ -287,6 +287,7 @@ async def test_a_failing_sdk_fails_no_call_and_is_counted(
             raise RuntimeError("backend is down")
 
     broken = Broken(shutdown_on_exit=False)
+    # As for the fixture: the process's own can be set only once.
     monkeypatch.setattr(trace, "get_tracer_provider", lambda: broken)
     async with running(tracer("sequential")) as manager:
         await operate(manager)

@@ -3,24 +3,23 @@ from __future__ import annotations
 import unicodedata
 
 import pytest
+from confusable_homoglyphs.confusables import confusables_data
 
 from cpex.builtins.security.look_alikes import LOOK_ALIKES
 from cpex.builtins.security.normalise import plain, skeleton
 
 
 def test_every_look_alike_is_one_by_the_unicode_standard() -> None:
-    confusables = pytest.importorskip("confusable_homoglyphs.confusables").confusables_data
     for latin, chars in LOOK_ALIKES.items():
         for char in chars:
-            listed = {each["c"] for each in confusables[char]}
+            listed = {each["c"] for each in confusables_data[char]}
             # The standard has one class for small L, capital I and the digit one.
             assert latin in listed or (latin == "I" and "l" in listed), (latin, unicodedata.name(char))
 
 
 def test_every_character_of_the_standard_that_looks_latin_is_seen_through() -> None:
-    confusables = pytest.importorskip("confusable_homoglyphs.confusables").confusables_data
     missed = []
-    for char, others in confusables.items():
+    for char, others in confusables_data.items():
         latin = [each["c"] for each in others if len(each["c"]) == 1 and each["c"].isascii() and each["c"].isalnum()]
         if len(char) == 1 and not char.isascii() and latin and not skeleton(plain(char)).isascii():
             missed.append(char)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import re2
 
 from cpex.builtins.security.pattern_set import PatternSet
 
@@ -21,6 +22,5 @@ def test_no_patterns_find_nothing() -> None:
 
 
 def test_what_is_no_pattern_is_refused() -> None:
-    re2 = pytest.importorskip("re2")
     with pytest.raises(re2.error):
         PatternSet(["(?=a)b"])
