@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from abc import ABC, abstractmethod
 from typing import cast
 
 from cpex.framework.external.unix.protocol import LENGTH_FORMAT, LENGTH_SIZE, MAX_MESSAGE_SIZE, ProtocolError
@@ -20,7 +21,7 @@ longer to get from the operating system than the question takes to cross."""
 _LENGTH = struct.Struct(LENGTH_FORMAT)
 
 
-class MessageStream(asyncio.BufferedProtocol):
+class MessageStream(asyncio.BufferedProtocol, ABC):
     """Base of both ends. Whoever derives from it says what to do with a message, and with the end."""
 
     def __init__(self) -> None:
@@ -37,18 +38,19 @@ class MessageStream(asyncio.BufferedProtocol):
 
     # What an end adds.
 
+    @abstractmethod
     def message_received(self, message: bytes) -> None:
         """Take a message; it may be empty."""
-        raise NotImplementedError
 
+    @abstractmethod
     def broken(self, error: ProtocolError | None) -> None:
         """Take note that no further message comes: the other end has closed its side, or sent no message."""
-        raise NotImplementedError
 
     def held(self) -> bool:
         """Whether the next message must wait, until `go_on` is called."""
         return False
 
+    # B027: most ends have nothing to do then.
     def flowing(self) -> None:
         """Take note that there is room for writing again."""
 
