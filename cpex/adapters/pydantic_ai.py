@@ -64,7 +64,13 @@ class GuardCapability(AbstractCapability[Any]):  # type: ignore[misc]
         return copy.copy(self)
 
     async def wrap_run(self, ctx: Any, *, handler: Callable[[], Awaitable[Any]]) -> Any:
-        """Run the agent between its hooks."""
+        """Run the agent between its hooks.
+
+        Raises:
+            PluginViolationError: A plugin denied the run or its answer.
+            PluginError: A plugin failed, and its `on_error` is `fail`.
+            GuardError: A plugin changed the number of the agent's messages.
+        """
         known = current_request.get()
         # Not opened: the framework carries what is set here over to whoever runs the agent.
         request = known if known is not None and known.manager is self._manager else self._manager.request()
@@ -95,7 +101,13 @@ class GuardCapability(AbstractCapability[Any]):  # type: ignore[misc]
     async def wrap_tool_execute(
         self, ctx: Any, *, call: Any, tool_def: Any, args: dict[str, Any], handler: Callable[[Any], Awaitable[Any]]
     ) -> Any:
-        """Call a tool between its hooks."""
+        """Call a tool between its hooks.
+
+        Raises:
+            ToolFailed: A plugin denied it; the model reads why.
+            PluginError: A plugin failed, and its `on_error` is `fail`.
+            GuardError: A plugin rewrote the tool's name.
+        """
         payload = ToolPreInvokePayload(name=call.tool_name, args=dict(args))
 
         async def run(ready: Any) -> Any:
@@ -115,7 +127,13 @@ class GuardCapability(AbstractCapability[Any]):  # type: ignore[misc]
     async def wrap_model_request(
         self, ctx: Any, *, request_context: Any, handler: Callable[[Any], Awaitable[Any]]
     ) -> Any:
-        """Ask the model between its hooks."""
+        """Ask the model between its hooks.
+
+        Raises:
+            PluginViolationError: A plugin denied what was asked or answered.
+            PluginError: A plugin failed, and its `on_error` is `fail`.
+            GuardError: A plugin made a part into something that it cannot be given back as.
+        """
         async with request_of(self._manager) as request:
             if not request.guards(MODEL):
                 return await handler(request_context)

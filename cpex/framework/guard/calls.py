@@ -17,7 +17,11 @@ Resolve = Callable[[str], Callable[..., Any]]
 
 
 async def awaited(result: Any) -> Any:
-    """A result, awaited where that is what it takes."""
+    """A result, awaited where that is what it takes.
+
+    Raises:
+        Exception: Whatever the operation raises.
+    """
     # What it nearly always is, some times faster to tell.
     if type(result) is CoroutineType or inspect.isawaitable(result):
         return await result
@@ -32,7 +36,17 @@ def performer(
     resolve: Resolve | None,
     arguments: Callable[[Any], tuple[Sequence[Any], Mapping[str, Any]]],
 ) -> Callable[[Any], Any]:
-    """Calls what performs an operation, or its replacement where a plugin rewrote the name."""
+    """Makes what performs an operation, or its replacement where a plugin rewrote the name.
+
+    Args:
+        field: Where in the payload the name is.
+        resolve: Finds the replacement; without it a rewritten name is an error.
+        arguments: Makes the arguments of the call from the payload that plugins left.
+
+    Returns:
+        A function of that payload. It raises `GuardError` when the name was rewritten and there is no `resolve`, and
+        otherwise what the called function or `resolve` raises.
+    """
 
     def perform(ready: Any) -> Any:
         named = getattr(ready, field)

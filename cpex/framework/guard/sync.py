@@ -123,7 +123,12 @@ class SyncGuard:
             work.close()
 
     def drive(self, begin: Callable[[ThreadCall], Awaitable[Any]]) -> Any:
-        """Run what `begin` gives on the loop, and in this thread the functions that it hands over."""
+        """Run what `begin` gives on the loop, and in this thread the functions that it hands over.
+
+        Raises:
+            GuardError: The guard does not run in this process, was closed meanwhile, or was called on an event loop.
+            BaseException: Whatever the work raises, or an interrupt of this thread. The work has ended by then.
+        """
         if asyncio._get_running_loop() is not None:
             raise GuardError(
                 "a guard without an event loop was called on one, and would stop it; use `async with "

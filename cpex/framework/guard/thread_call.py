@@ -29,7 +29,11 @@ class ThreadCall:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Begin the work on the loop."""
+        """Begin the work on the loop.
+
+        Raises:
+            RuntimeError: The loop is closed.
+        """
         self._loop.call_soon_threadsafe(self._run)
 
     def _run(self) -> None:
@@ -47,7 +51,12 @@ class ThreadCall:
         self._todo.put(task)
 
     def wait(self) -> Any:
-        """Wait for the work, doing what it hands over."""
+        """Wait for the work, doing what it hands over.
+
+        Raises:
+            GuardError: The guard was closed meanwhile.
+            BaseException: Whatever the work raises; `SystemExit` and `KeyboardInterrupt` of what it handed over.
+        """
         while not isinstance(todo := self._todo.get(), asyncio.Task):
             todo()
         if todo.cancelled():

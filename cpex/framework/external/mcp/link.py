@@ -83,7 +83,12 @@ class McpLink:
         return self._greeted and self._channel.connected
 
     async def open(self) -> None:
-        """Connect and shake hands."""
+        """Connect and shake hands, or do nothing when that is done.
+
+        Raises:
+            LinkError: With code `connect`: the server could not be reached, did not shake hands in time, or speaks
+                another version of the protocol. The channel is closed.
+        """
         if self.connected:
             return
         try:

@@ -66,7 +66,11 @@ class UnixSocketLink:
         return self._answers is not None and self._answers.open
 
     async def open(self) -> None:
-        """Connect."""
+        """Connect, or do nothing when connected.
+
+        Raises:
+            LinkError: With code `connect`: nobody listens there, or others may replace the socket.
+        """
         if self.connected:
             return
         loop = asyncio.get_running_loop()

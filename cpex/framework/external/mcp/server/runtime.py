@@ -169,7 +169,13 @@ async def serve(
     port: int | None = None,
     uds: str | None = None,
 ) -> None:
-    """Serve a plugin server's plugins, as `run` does, and shut it down at the end."""
+    """Serve a plugin server's plugins, as `run` does, and shut it down at the end.
+
+    Raises:
+        OSError: The address cannot be listened on.
+        ValueError: The transport is unknown, or a setting is wrong; the text says which.
+        PluginLoadError: A plugin did not start.
+    """
     global SERVER
     transport = transport or chosen_transport()
     if transport not in _TRANSPORTS:
