@@ -80,7 +80,7 @@ class PdpServer:
         if tls is not None:
             self._http.socket = tls.wrap_socket(self._http.socket, server_side=True)
         self._scheme = "https" if tls is not None else "http"
-        self._http.handle_error = lambda request, client_address: None  # type: ignore[method-assign]
+        self._http.handle_error = lambda request, client_address: None
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02})
 
     @property

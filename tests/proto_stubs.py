@@ -96,8 +96,8 @@ def _literal(data: bytes) -> str:
 
 def _services(file: object) -> str:
     text = _SERVICES_HEAD.format(command=COMMAND, package=PACKAGE, name=NAME)
-    for service in file.service:  # type: ignore[attr-defined]
-        full_name = f"{file.package}.{service.name}"  # type: ignore[attr-defined]
+    for service in file.service:
+        full_name = f"{file.package}.{service.name}"
         rows = [(each.name, each.input_type.split(".")[-1], each.output_type.split(".")[-1]) for each in service.method]
         text += _STUB.format(
             service=service.name,

@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from statistics import median, quantiles
 from time import perf_counter
+from typing import Any
 
 import httpx2
 from mcp import ClientSession, StdioServerParameters
@@ -86,7 +87,7 @@ async def over_http(stack: AsyncExitStack, port: int) -> ClientSession:
     return await _shaken(stack, streams)
 
 
-async def _shaken(stack: AsyncExitStack, streams: tuple) -> ClientSession:  # type: ignore[type-arg]
+async def _shaken(stack: AsyncExitStack, streams: tuple[Any, Any]) -> ClientSession:
     session = await stack.enter_async_context(ClientSession(*streams))
     await session.initialize()
     return session

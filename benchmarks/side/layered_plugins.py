@@ -126,6 +126,7 @@ class AuditLog(Plugin):
     def __init__(self, config: PluginConfig) -> None:
         """Open the file for appending, line by line."""
         super().__init__(config)
+        # It is open for as long as the plugin runs.
         self._file = Path((config.config or {})["path"]).open("a", buffering=1, encoding="utf-8")  # noqa: SIM115
 
     async def tool_pre_invoke(self, payload: ToolPreInvokePayload, context: PluginContext) -> PluginResult[Any]:

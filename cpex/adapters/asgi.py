@@ -94,7 +94,7 @@ class GuardMiddleware:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = _joined(scope["headers"])
-        facts: RequestFacts = dict(self._facts(scope)) if self._facts is not None else {}  # type: ignore[assignment]
+        facts: RequestFacts = {**self._facts(scope)} if self._facts is not None else {}
         given = facts.get("extensions") or Extensions()
         if given.http is None:
             facts["extensions"] = given.model_copy(update={"http": HttpExtension(headers=headers)})

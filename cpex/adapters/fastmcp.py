@@ -158,7 +158,7 @@ class GuardMiddleware(Middleware):  # type: ignore[misc]
             raise _ERRORS[kind.name](failure_text(error)) from error
 
     def _known(self, context: Any) -> RequestFacts:
-        facts: RequestFacts = dict(self._facts(context)) if self._facts is not None else {}  # type: ignore[assignment]
+        facts: RequestFacts = {**self._facts(context)} if self._facts is not None else {}
         # Empty over transports that have no headers.
         headers = get_http_headers(include_all=True)
         facts.setdefault("session_id", headers.get("mcp-session-id"))

@@ -70,7 +70,8 @@ class GuardMiddleware(AgentMiddleware):  # type: ignore[misc]
     @hook_config(can_jump_to=["end"])  # type: ignore[untyped-decorator]
     def before_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         """Run `agent_pre_invoke`, without an event loop."""
-        return self._sync_guard().run(self._runs.before(state, self._open_request()))  # type: ignore[no-any-return]
+        changes: dict[str, Any] | None = self._sync_guard().run(self._runs.before(state, self._open_request()))
+        return changes
 
     async def aafter_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         """Run `agent_post_invoke`."""
@@ -79,7 +80,8 @@ class GuardMiddleware(AgentMiddleware):  # type: ignore[misc]
 
     def after_agent(self, state: Any, runtime: Any) -> dict[str, Any] | None:
         """Run `agent_post_invoke`, without an event loop."""
-        return self._sync_guard().run(self._runs.after(state, self._open_request()))  # type: ignore[no-any-return]
+        changes: dict[str, Any] | None = self._sync_guard().run(self._runs.after(state, self._open_request()))
+        return changes
 
     async def awrap_tool_call(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         """Call a tool between its hooks."""

@@ -95,6 +95,7 @@ class GuardGuardrail(CustomGuardrail):  # type: ignore[misc]
             if operation is None:
                 return data
             data["messages"] = await self._asked(operation, data, call_type)
+        # Whatever went wrong, the call is refused: LiteLLM is told of it in an exception that it shows to clients.
         except Exception as error:
             if (told := self._told(error, data)) is error:
                 raise
@@ -118,6 +119,7 @@ class GuardGuardrail(CustomGuardrail):  # type: ignore[misc]
             answer = await self._answered(operation, response)
             self._judged[id(answer)] = answer
             return answer
+        # Whatever went wrong, the call is refused: LiteLLM is told of it in an exception that it shows to clients.
         except Exception as error:
             if (told := self._told(error, data)) is error:
                 raise

@@ -87,6 +87,7 @@ class ProxyGuardrail(GuardGuardrail):
     async def _live(self, started: asyncio.Future[None]) -> None:
         try:
             await self._start()
+        # Whatever keeps the plugins from starting: the proxy runs on, and every call is refused.
         except Exception as error:
             name, said = self.guardrail_name, cause_text(error)
             logger.error("Guardrail `%s` did not start, so every call is refused: %s", name, said)

@@ -123,7 +123,7 @@ class McpGuard:
             return answer if shown is found else {**wire, field: shown}
 
     def _known(self, ctx: ServerRequestContext[Any, Any]) -> RequestFacts:
-        facts: RequestFacts = dict(self._facts(ctx)) if self._facts is not None else {}  # type: ignore[assignment]
+        facts: RequestFacts = {**self._facts(ctx)} if self._facts is not None else {}
         headers = getattr(ctx.request, "headers", None)
         if headers is not None:
             facts.setdefault("session_id", headers.get("mcp-session-id"))

@@ -180,6 +180,7 @@ class _Rewriting:
         # A tool that failed has failed still; of what class it was is kept where that class takes a text.
         try:
             new = type(error)(changed)
+        # The constructor of a foreign class runs here.
         except Exception:
             return RuntimeError(f"{type(error).__name__}: {changed}")
         return new if str(new) == str(changed) else RuntimeError(f"{type(error).__name__}: {changed}")

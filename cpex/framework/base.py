@@ -97,10 +97,11 @@ class Plugin(ABC):  # noqa: B024  # a plugin may well consist of decorated handl
         """When the plugin runs; empty means always."""
         return self._config.conditions
 
-    # B027: most plugins have nothing to acquire, so these do nothing rather than be abstract.
+    # B027, here and below: most plugins have nothing to acquire, so these do nothing rather than be abstract.
     async def initialize(self) -> None:  # noqa: B027
         """Acquire what the plugin needs. May be called more than once; make it idempotent."""
 
+    # As above.
     async def shutdown(self) -> None:  # noqa: B027
         """Release it. May be called more than once; make it idempotent."""
 

@@ -74,6 +74,7 @@ class CarefulFormatter(logging.Formatter):
         """The message, or what is wrong with it: an author's mistake must not lose the line."""
         try:
             message = record.getMessage()
+        # The arguments' own code runs here.
         except Exception as error:
             message = f"{record.msg} (its arguments do not fit: {error})"
         return self.clean(message)

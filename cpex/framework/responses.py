@@ -18,6 +18,7 @@ except ModuleNotFoundError as error:
 try:
     import orjson
 except ModuleNotFoundError:
+    # mypy: it is a module elsewhere.
     orjson = None  # type: ignore[assignment]
 
 __all__ = ["ORJSONResponse"]

@@ -173,6 +173,7 @@ class _Hub:
     async def _run(self, run_session: RunSession) -> None:
         try:
             await run_session(self, self._over)
+        # The end of a task that nobody awaits.
         except Exception:
             logger.exception("The session of the proxy failed that clients without a handshake share")
         finally:

@@ -154,6 +154,7 @@ class _Sessions:
                 finally:
                     with anyio.CancelScope(shield=True):
                         await transport.terminate()
+        # The end of a task that nobody awaits.
         except Exception:
             logger.exception("A session of the proxy failed")
         finally:

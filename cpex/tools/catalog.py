@@ -258,6 +258,7 @@ class PluginCatalog:
             asyncio.run(plugin.initialize(defer_cache_metadata=True))
             python = python_of(plugin.plugin_path / ".venv")
             packages.install([*arguments, *(index or [])], manifest.name, python=python)
+        # Whatever went wrong, nothing half made is left; it is told below.
         except Exception as error:
             if fresh:
                 shutil.rmtree(plugin.plugin_path / ".venv", ignore_errors=True)

@@ -114,6 +114,7 @@ def _carried_on(
                 except GeneratorExit:
                     coroutine.close()
                     raise
+                # Whatever it is, it is the coroutine's to hear of.
                 except BaseException as thrown:
                     error = thrown
             told, error = error, None

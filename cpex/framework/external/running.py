@@ -46,8 +46,10 @@ def run_until_stopped(
         if log_format == "json":
             logger.error("%s", text)
         else:
+            # For whoever has started it by hand; nothing else is on standard error yet.
             print(text if text.startswith("error") else f"error: {text}", file=sys.stderr)  # noqa: T201
         raise SystemExit(1) from None
+    # The end of the program: whatever it is goes into the log, as all else does.
     except Exception:
         logger.exception("The %s failed", what)
         raise SystemExit(1) from None

@@ -105,6 +105,7 @@ def context_of(facts: RequestFacts) -> GlobalContext:
     Raises:
         ValueError: It was given beside one of its parts.
     """
+    # mypy: a loop's variable is no literal; each of the names is a key of the facts.
     parts = {name: facts[name] for name in _PARTS if name in facts}  # type: ignore[literal-required]
     if "context" in facts:
         if parts:

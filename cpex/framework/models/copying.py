@@ -196,6 +196,7 @@ def _copy_foreign(value: Any, memo: Memo) -> Any:
     except Exception as error:
         try:
             shell = _copy_around(value, memo)
+        # As above.
         except Exception:
             shell = _MISSING
         return _share(value, f"{type(error).__name__}: {error}") if shell is _MISSING else shell

@@ -54,7 +54,7 @@ def echo_of_asked(parties: int, result: Any = lambda asked: asked) -> FunctionPl
         return PluginResult(modified_payload=payload.model_copy(update={"result": result(context.get_state("asked"))}))
 
     both = plugin(pre, hooks=["tool_pre_invoke", "tool_post_invoke"])
-    both.tool_post_invoke = post  # type: ignore[attr-defined]
+    both.tool_post_invoke = post
     return both
 
 

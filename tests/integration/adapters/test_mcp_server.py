@@ -168,7 +168,7 @@ async def test_state_goes_from_pre_to_post_and_parallel_calls_are_kept_apart() -
         return PluginResult(modified_payload=payload.model_copy(update={"result": {**payload.result, **result}}))
 
     both = plugin(pre, hooks=[PRE, POST])
-    both.tool_post_invoke = post  # type: ignore[attr-defined]
+    both.tool_post_invoke = post
     async with client_of(manager_of(both)) as client:
         results = await asyncio.gather(*(client.call_tool("search", {"q": q}) for q in "abc"))
     assert [result.content[0].model_dump()["text"] for result in results] == ["a", "b", "c"]
@@ -260,7 +260,7 @@ async def test_parameters_that_cannot_be_shown_are_left_to_the_server_to_refuse(
     # A client of the SDK does not send such a thing.
     ctx = SimpleNamespace(method="tools/call", request_id=1, params=params)
     with pytest.raises(MCPError):
-        await McpGuard(manager_of(plugin(deny)))(ctx, refuse)  # type: ignore[arg-type]
+        await McpGuard(manager_of(plugin(deny)))(ctx, refuse)
     assert seen == [params]
 
 

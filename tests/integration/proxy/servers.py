@@ -89,7 +89,7 @@ async def client_of(
 ) -> AsyncIterator[ClientSession]:
     """The SDK's client, over the pipes of a command."""
     parameters = StdioServerParameters(command=command[0], args=command[1:], env=env)
-    async with stdio_client(parameters) as (read, write), ClientSession(read, write, **callbacks) as session:  # type: ignore[arg-type]
+    async with stdio_client(parameters) as (read, write), ClientSession(read, write, **callbacks) as session:
         if initialize:
             await session.initialize()
         yield session

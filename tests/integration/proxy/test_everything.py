@@ -165,7 +165,7 @@ async def test_every_tool_of_the_server_is_compared(everything: Command) -> None
 
 async def test_the_server_gets_the_environment_that_was_meant_for_it(everything: Command, behind: Command) -> None:
     async def ask(session: ClientSession, _: Client) -> Any:
-        given = json.loads((await session.call_tool("get-env")).content[0].text)  # type: ignore[union-attr]
+        given = json.loads((await session.call_tool("get-env")).content[0].text)
         # Python sets it for itself and for what it starts, where the locale is the bare one (PEP 538).
         return {name: value for name, value in given.items() if name != "LC_CTYPE"}
 

@@ -81,7 +81,7 @@ async def test_headers_are_seen_by_plugins_that_may_read_them(tmp_path: Path) ->
     ):
         await session.initialize()
         result = await session.call_tool("tool-01", {})
-        _, reader, other = (json.loads(each.text) if "{" in each.text else None for each in result.content)  # type: ignore[union-attr]
+        _, reader, other = (json.loads(each.text) if "{" in each.text else None for each in result.content)
         assert (reader["authorization"], other["authorization"]) == ("Bearer hunter2", None)
         assert reader["known"] == other["known"] == CLIENT
         listed = json.loads((await session.list_tools()).tools[0].description or "")
@@ -96,14 +96,14 @@ async def test_the_thing_that_is_used_is_named_with_its_server(tmp_path: Path) -
     ):
 
         async def seen_of_call() -> Any:
-            return json.loads((await session.call_tool("tool-01", {})).content[1].text)["mcp"]  # type: ignore[union-attr]
+            return json.loads((await session.call_tool("tool-01", {})).content[1].text)["mcp"]
 
         tool = {"name": "tool-01", "server_id": "shelf", "namespace": "shelf"}
         assert await seen_of_call() == {"tool": tool}
         await session.list_tools()
         annotations = {"readOnlyHint": True}
         assert await seen_of_call() == {"tool": {**tool, "title": "Tool 1", "annotations": annotations}}
-        prompt = (await session.get_prompt("prompt-01")).messages[0].content.text  # type: ignore[union-attr]
+        prompt = (await session.get_prompt("prompt-01")).messages[0].content.text
         assert json.loads(prompt) == {
             "plugin": "other",
             "server": "shelf",
@@ -112,7 +112,7 @@ async def test_the_thing_that_is_used_is_named_with_its_server(tmp_path: Path) -
             "mcp": {"prompt": {"name": "prompt-01", "server_id": "shelf"}},
         }
         await session.list_resources()
-        text = (await session.read_resource("shelf://one/01")).contents[0].text  # type: ignore[union-attr]
+        text = (await session.read_resource("shelf://one/01")).contents[0].text
         assert json.loads(text)["mcp"] == {
             "resource": {"uri": "shelf://one/01", "name": "01", "server_id": "shelf"},
         }
@@ -129,5 +129,5 @@ async def test_plugins_are_selected_by_the_server_that_is_asked(tmp_path: Path) 
     ):
         assert len((await session.call_tool("near__tool-01", {})).content) == 1
         _, seen = (await session.call_tool("far__tool-01", {})).content
-        tool = json.loads(seen.text)["mcp"]["tool"]  # type: ignore[union-attr]
+        tool = json.loads(seen.text)["mcp"]["tool"]
         assert (tool["name"], tool["server_id"], tool["namespace"]) == ("tool-01", "far", "far")

@@ -115,7 +115,7 @@ async def test_many_clients_at_once_are_kept_apart(tmp_path: Path) -> None:
     async def client(number: int) -> str:
         async with session_at(f"http://127.0.0.1:{port}/mcp") as session:
             results = [await session.call_tool("echo", {"message": f"{number}"}) for _ in range(3)]
-            return "".join(result.content[0].text for result in results)  # type: ignore[union-attr]
+            return "".join(result.content[0].text for result in results)
 
     async with everything_over_http() as url:
         command = listening(plugins(tmp_path, WATCHING), "--url", url, port=port)

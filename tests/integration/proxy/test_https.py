@@ -40,7 +40,7 @@ async def test_a_server_is_trusted_whose_authority_is_named(
 ) -> None:
     env = {**os.environ, CA: certificate[0]}
     async with asyncio.timeout(TIMEOUT_S), client_of(behind(tmp_path, url), env=env) as session:
-        assert (await session.call_tool("tool-01", {})).content[0].text == "one: tool-01"  # type: ignore[union-attr]
+        assert (await session.call_tool("tool-01", {})).content[0].text == "one: tool-01"
 
 
 @pytest.mark.parametrize("which", ["another authority", "no authority", "another name"])

@@ -163,7 +163,7 @@ async def test_pages_of_several_servers_are_joined(two: list[str], tmp_path: Pat
         for uri in (f"{kind}://{server}" for server in ("near", "far") for kind in ("shelf", "box")):
             server = uri.rpartition("/")[2]
             uri = f"{uri}/21" if uri.startswith("shelf") else f"{uri}/21/lid"
-            assert (await session.read_resource(uri)).contents[0].text == f"{server}: {uri}"  # type: ignore[union-attr]
+            assert (await session.read_resource(uri)).contents[0].text == f"{server}: {uri}"
 
 
 @pytest.mark.parametrize("cursor", ["20", "bm9uc2Vuc2U=", "eyJvdGhlciI6ICIxMCJ9", "WzFd", "\u00e9", ""])

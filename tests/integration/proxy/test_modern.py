@@ -123,17 +123,17 @@ async def test_plugins_decide_as_ever(front: str, back: str, tmp_path: Path) -> 
         assert "die" not in names
         denied = await client.call_tool("die", {})
         assert denied.is_error
-        assert denied.content[0].text == "denied: Tool 'die' is on the deny list [TOOL_NOT_ALLOWED]"  # type: ignore[union-attr]
+        assert denied.content[0].text == "denied: Tool 'die' is on the deny list [TOOL_NOT_ALLOWED]"
         # The argument is repeated in a header, which must say what the rewritten call says.
         rewritten = await client.call_tool("routed", {"region": "ada@example.com"})
-        assert rewritten.content[0].text == "one: [EMAIL-REDACTED]"  # type: ignore[union-attr]
+        assert rewritten.content[0].text == "one: [EMAIL-REDACTED]"
 
 
 @pytest.mark.parametrize(("front", "back"), WAYS)
 async def test_subscriptions_tell_of_what_has_changed(front: str, back: str, tmp_path: Path) -> None:
     wanted = {"tools_list_changed": True, "resource_subscriptions": ["shelf://one/00"]}
     async with served(front, back, plugins(tmp_path)) as proxy, client_at(proxy) as client:
-        async with client.listen(**wanted) as news, client.listen(prompts_list_changed=True) as others:  # type: ignore[arg-type]
+        async with client.listen(**wanted) as news, client.listen(prompts_list_changed=True) as others:
             await client.call_tool("change", {})
             assert [type(await anext(news)).__name__ for _ in range(2)] == ["ToolsListChanged", "ResourceUpdated"]
             assert type(await anext(others)).__name__ == "PromptsListChanged"
@@ -150,7 +150,7 @@ async def test_a_server_hears_that_a_client_without_a_session_has_cancelled(
         await client.call_tool("heard", {"begun": 1})
         call.cancel()
         heard = await client.call_tool("heard", {"ended": 1})
-        assert heard.content[0].text == "1 begun, 1 ended"  # type: ignore[union-attr]
+        assert heard.content[0].text == "1 begun, 1 ended"
 
 
 @pytest.mark.parametrize("back", ["pipes", "http"])
@@ -164,7 +164,7 @@ async def test_clients_that_share_a_server_hear_nothing_of_one_another(back: str
         # Every client numbers its requests from the same start.
         async with client_at(proxy) as client:
             done = await client.call_tool("count", {"to": 20, "whose": whose}, progress_callback=report)
-        return done.content[0].text, reports  # type: ignore[union-attr]
+        return done.content[0].text, reports
 
     async with served("http", back, plugins(tmp_path)) as proxy:
         counted = await asyncio.gather(*(count(proxy, f"client {number}") for number in range(8)))
@@ -181,7 +181,7 @@ async def test_a_client_that_knows_both_falls_back_to_the_handshake_of_an_old_se
             for server in (direct, over_pipes, f"http://127.0.0.1:{port}/mcp"):
                 async with client_at(server, "auto") as client:
                     assert client.protocol_version == "2025-11-25"
-                    assert (await client.call_tool("echo", {"message": "hi"})).content[0].text == "Echo: hi"  # type: ignore[union-attr]
+                    assert (await client.call_tool("echo", {"message": "hi"})).content[0].text == "Echo: hi"
 
 
 @pytest.mark.parametrize("front", ["pipes", "http"])
@@ -199,7 +199,7 @@ async def test_several_servers_are_served_in_sessions_and_clients_are_told_so(fr
             proxy = f"http://127.0.0.1:{port}/mcp"
         async with client_at(proxy, "auto") as client:
             assert client.protocol_version == "2025-11-25"
-            assert (await client.call_tool("two__tool-01", {})).content[0].text == "one: tool-01"  # type: ignore[union-attr]
+            assert (await client.call_tool("two__tool-01", {})).content[0].text == "one: tool-01"
         async with client_at(proxy) as client:
             refused = await outcome(client.call_tool("two__tool-01", {}))
             assert refused["message"].startswith("several servers are served in sessions only: initialize one with")
@@ -306,7 +306,7 @@ async def test_requests_without_a_session_share_none_and_name_their_client(tmp_p
     me = types.Implementation(name="modern", version="5")
     async with served("http", "pipes", config) as proxy, client_at(proxy, client_info=me) as client:
         _, seen = (await client.call_tool("tool-01", {})).content
-        known = json.loads(seen.text)["known"]  # type: ignore[union-attr]
+        known = json.loads(seen.text)["known"]
         assert known == {"client": {"name": "modern", "version": "5"}, "protocol_version": LATEST_MODERN_VERSION}
 
 
@@ -347,6 +347,6 @@ async def test_results_that_plugins_made_anew_are_whole_in_this_version(entry: s
     (tmp_path / "changing.py").write_text(CHANGING, encoding="utf-8")
     config = plugins(tmp_path, f"plugin_dirs: [{tmp_path}]\nplugins:\n  - {{{entry}, mode: sequential}}\n")
     async with served("http", "pipes", config) as proxy, client_at(proxy) as client:
-        assert "after" in (await client.call_tool("tool-01", {})).content[0].text  # type: ignore[union-attr]
-        assert (await client.read_resource("shelf://one/01")).contents[0].text in ("(typed)", "(common)")  # type: ignore[union-attr]
+        assert "after" in (await client.call_tool("tool-01", {})).content[0].text
+        assert (await client.read_resource("shelf://one/01")).contents[0].text in ("(typed)", "(common)")
         assert (await client.get_prompt("prompt-01")).messages

@@ -111,7 +111,7 @@ def behind(everything: Command, folder: Path, *entries: str) -> Command:
 
 async def said(command: Command, *calls: tuple[str, dict[str, Any]]) -> list[str]:
     async with asyncio.timeout(TIMEOUT_S), client_of(command) as session:
-        return [(await session.call_tool(name, args)).content[0].text for name, args in calls]  # type: ignore[union-attr]
+        return [(await session.call_tool(name, args)).content[0].text for name, args in calls]
 
 
 async def test_typed_hooks_change_calls_and_results(everything: Command, tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ async def test_typed_hooks_change_calls_and_results(everything: Command, tmp_pat
     ]
     async with asyncio.timeout(TIMEOUT_S), client_of(command) as session:
         prompt = await session.get_prompt("args-prompt", {"city": "Berlin"})
-        assert prompt.messages[0].content.text == "What's weather in Paris? (typed)"  # type: ignore[union-attr]
+        assert prompt.messages[0].content.text == "What's weather in Paris? (typed)"
         read = await session.read_resource("demo://resource/dynamic/another/1")
-        assert (read.contents[0].text, read.contents[0].mime_type) == ("(typed)", "text/plain")  # type: ignore[union-attr]
+        assert (read.contents[0].text, read.contents[0].mime_type) == ("(typed)", "text/plain")
 
 
 async def test_hooks_of_the_common_format_see_what_typed_ones_left(everything: Command, tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ async def test_hooks_of_the_common_format_see_what_typed_ones_left(everything: C
     ]
     async with asyncio.timeout(TIMEOUT_S), client_of(command) as session:
         read = await session.read_resource("demo://resource/dynamic/text/1")
-        assert (read.contents[0].text, read.contents[0].mime_type) == ("(common)", "text/plain")  # type: ignore[union-attr]
+        assert (read.contents[0].text, read.contents[0].mime_type) == ("(common)", "text/plain")
 
 
 async def test_a_result_that_is_none_any_more_is_withheld(everything: Command, tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ async def test_tools_carry_the_name_of_their_server_and_rules_see_it(two: Comman
         names = {tool.name for tool in (await session.list_tools()).tools}
         assert {"all__echo", "all__get-sum", "files__read_text_file"} <= names
         assert not any(name.startswith("files__write") for name in names)
-        assert (await session.call_tool("all__echo", {"message": "hi"})).content[0].text == "Echo: hi"  # type: ignore[union-attr]
+        assert (await session.call_tool("all__echo", {"message": "hi"})).content[0].text == "Echo: hi"
         read = await session.call_tool("files__read_text_file", {"path": str(tmp_path / "files" / "a.txt")})
-        assert read.content[0].text == "of a file"  # type: ignore[union-attr]
+        assert read.content[0].text == "of a file"
         wrote = await session.call_tool("files__write_file", {"path": "b", "content": "x"})
         assert wrote.is_error
         for name in ("echo", "other__echo", "all_echo"):
@@ -98,7 +98,7 @@ async def test_what_servers_ask_goes_to_the_client_and_back_to_whoever_asked(two
     async with asyncio.timeout(TIMEOUT_S), client_of(two, **client.callbacks()) as session:
         asked = session.call_tool("all__trigger-sampling-request", {"prompt": "say", "maxTokens": 5})
         answers = await asyncio.gather(asked, session.call_tool("all__trigger-elicitation-request", {}))
-        assert "a sample" in answers[0].content[0].text + str(answers[0].content)  # type: ignore[union-attr]
+        assert "a sample" in answers[0].content[0].text + str(answers[0].content)
         assert "Ada" in str(answers[1].content)
 
 

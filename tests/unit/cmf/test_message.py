@@ -135,9 +135,9 @@ def test_enums_have_lower_case_values(enum: Any, count: int) -> None:
 def test_everything_is_frozen_and_changed_by_copy() -> None:
     message = Message(role=Role.USER, content=[PARTS[0]])
     with pytest.raises(ValidationError, match="frozen"):
-        message.role = Role.TOOL  # type: ignore[misc]
+        message.role = Role.TOOL
     with pytest.raises(ValidationError, match="frozen"):
-        message.content[0].text = "x"  # type: ignore[union-attr,misc]
+        message.content[0].text = "x"
     assert message.model_copy(update={"role": Role.TOOL}).role is Role.TOOL
     assert message.role is Role.USER
 

@@ -240,4 +240,4 @@ def test_a_structure_that_contains_itself_cannot_be_rewritten_but_can_be_left_al
 
 def test_an_answer_that_is_no_text_is_an_error_with_its_place() -> None:
     with pytest.raises(TypeError, match=r"^the change of `text` must be a text, got NoneType$"):
-        rewrite_text(TextContent(text="a"), lambda leaf: None)  # type: ignore[arg-type, return-value]
+        rewrite_text(TextContent(text="a"), lambda leaf: None)

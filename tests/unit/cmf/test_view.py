@@ -239,7 +239,7 @@ def test_what_a_view_hands_out_cannot_be_edited() -> None:
     assert isinstance(call.args, dict)
     assert json.loads(json.dumps(call.args)) == {"q": [{"a": 1}], "t": [[1]]}
     edits: list[Callable[[], Any]] = [
-        lambda: operator.setitem(call.args, "q", 1),  # type: ignore[call-overload]
+        lambda: operator.setitem(call.args, "q", 1),
         lambda: call.get_arg("q").append(1),
         lambda: call.get_arg("q")[0].update(a=2),
         lambda: call.get_arg("t")[0].clear(),
@@ -414,9 +414,9 @@ def test_what_cannot_be_replaced_is_refused() -> None:
     with pytest.raises(TypeError, match="a part of kind `tool_call` has no text that could be replaced"):
         view_of("tool_call").replace_text("x")
     with pytest.raises(TypeError, match="expected a text, got int"):
-        view_of("text").replace_text(5)  # type: ignore[arg-type]
+        view_of("text").replace_text(5)
     with pytest.raises(TypeError, match="expected a content part, got str"):
-        view_of("text").replace("x")  # type: ignore[arg-type]
+        view_of("text").replace("x")
     part = TextContent(text="a")
     by_hand = MessageView(part, ViewKind.TEXT, Message(role="user", content=[part]))
     assert (by_hand.index, by_hand.path, by_hand.content) == (None, "", "a")
@@ -497,9 +497,9 @@ def test_headers_are_read_whatever_their_case_and_written_never() -> None:
     assert (view.get_header("x-empty"), view.has_header("x-empty")) == ("", True)
     assert (view.get_header("x-other", "d"), view.has_header("x-other")) == ("d", False)
     with pytest.raises(TypeError):
-        view.headers["X"] = "y"  # type: ignore[index]
+        view.headers["X"] = "y"
     with pytest.raises(TypeError):
-        view.claims["X"] = "y"  # type: ignore[index]
+        view.claims["X"] = "y"
 
 
 @pytest.mark.conformance("M7")

@@ -92,10 +92,10 @@ def test_hops_that_were_there_before_are_not_judged_but_limit_those_after_them()
 
 def test_merging_and_judging_refuse_the_same_hop() -> None:
     before = Extensions(delegation=chain(hop("read", "api")))
-    after = Extensions(delegation=chain(*before.delegation.chain, hop("mail.open", "mail")))  # type: ignore[union-attr]
+    after = Extensions(delegation=chain(*before.delegation.chain, hop("mail.open", "mail")))
     for check in (merge_extensions, validate_tier_constraints):
         arguments: tuple[Any, ...] = (before, after, {"append_delegation"}, "exchange")
         with pytest.raises(TierViolationError) as caught:
-            check(*arguments)  # type: ignore[operator]
+            check(*arguments)
         assert (caught.value.slot, caught.value.tier.value) == ("delegation", "monotonic")
-        check(*arguments, scope_mapping=EXCHANGE)  # type: ignore[operator]
+        check(*arguments, scope_mapping=EXCHANGE)

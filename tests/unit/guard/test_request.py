@@ -351,7 +351,7 @@ async def test_parallel_calls_of_one_request_do_not_see_each_others_state() -> N
         return PluginResult(modified_payload=payload.model_copy(update={"result": (context.state["name"], keys)}))
 
     both = plugin(pre, hooks=[PRE, POST])
-    both.tool_post_invoke = post  # type: ignore[attr-defined]
+    both.tool_post_invoke = post
     manager = manager_of(both)
     gate = asyncio.Barrier(3)
 

@@ -91,7 +91,7 @@ def test_threads_of_one_guard_do_not_wait_for_one_another_and_are_kept_apart() -
         return PluginResult(modified_payload=payload.model_copy(update={"result": context.get_state("name")}))
 
     both = plugin(pre, hooks=[PRE, POST])
-    both.tool_post_invoke = post  # type: ignore[attr-defined]
+    both.tool_post_invoke = post
     gate = threading.Barrier(4)
     with SyncGuard(manager_of(both)) as guard, guard.request() as request, ThreadPoolExecutor(4) as pool:
         names = ["a", "b", "c", "d"]

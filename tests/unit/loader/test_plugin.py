@@ -140,7 +140,7 @@ async def test_a_plugin_that_exits_while_it_starts_has_failed_and_the_process_go
     loader = loader_for(tmp_path)
     with pytest.raises(PluginError, match=r"initialize\(\) of plugin p called sys\.exit\(\)"):
         await loader.load_and_instantiate_plugin(config("e_exits.Exits"))
-    assert loader.resolve_kind("e_exits.Mine").events == ["shutdown"]  # type: ignore[attr-defined]
+    assert loader.resolve_kind("e_exits.Mine").events == ["shutdown"]
     write_plugin(tmp_path, "e_exits_at_once", "\nraise SystemExit(0)\n")
     with pytest.raises(PluginKindError, match=r"importing `e_exits_at_once` called sys\.exit\(\); put what is run"):
         loader.construct(config("e_exits_at_once.Mine"))

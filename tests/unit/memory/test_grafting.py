@@ -165,7 +165,7 @@ def test_what_a_value_has_worked_out_meanwhile_is_no_change() -> None:
 def test_an_object_that_holds_itself_can_be_grafted() -> None:
     old, new = Row("123"), Row("***")
     old.key = new.key = 1
-    old.me, new.me = old, new  # type: ignore[attr-defined]
+    old.me, new.me = old, new
     grafted = graft(old, new)
     assert grafted.ssn == "***"
     assert grafted.me is grafted

@@ -531,7 +531,7 @@ with warnings.catch_warnings():
         data: dict[str, Any]
 
     class Shadowing(PluginPayload):
-        schema: dict[str, Any]  # type: ignore[assignment]
+        schema: dict[str, Any]
 
 
 DANGEROUS = {"cmd": ["rm -rf /"]}

@@ -370,6 +370,7 @@ async def test_a_handler_that_swallows_even_its_closing_is_abandoned_with_a_warn
         for _ in range(3):
             try:
                 await asyncio.Event().wait()
+            # The closing, too.
             except BaseException:
                 continue
         return PluginResult()

@@ -79,7 +79,7 @@ def test_an_unknown_package_and_a_silent_index_are_told_apart(
 
 def test_a_hash_is_found_by_file_name_in_any_case(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     hashes = {"pkg-1.0-py3-none-any.whl": {"sha256": SHA, "url": ""}}
-    assert find_matching_hash(file, hashes) == SHA  # type: ignore[arg-type]
+    assert find_matching_hash(file, hashes) == SHA
     assert find_matching_hash(file, {}, "pkg") is None
     assert "no hash for Pkg-1.0-py3-none-any.whl of package pkg" in caplog.text
 
