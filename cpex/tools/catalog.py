@@ -30,10 +30,19 @@ from cpex.framework.models.mode import PluginMode
 from cpex.framework.settings import get_catalog_settings
 from cpex.framework.utils import find_package_path, manifest_filename_for_class
 from cpex.tools import integrity, packages
-from cpex.tools.manifests import MANIFEST, manifest_in, manifest_of, unpack
+from cpex.tools.manifests import (
+    MANIFEST,
+    classify_plugin_kind,
+    convert_fqn_kind_in_place,
+    manifest_in,
+    manifest_of,
+    supported_kinds_message,
+    unpack,
+)
 from cpex.tools.templates import cpex_requirement
 
-__all__ = ["PluginCatalog"]
+# The functions about kinds are here for release 0.1, too.
+__all__ = ["PluginCatalog", "classify_plugin_kind", "convert_fqn_kind_in_place", "supported_kinds_message"]
 
 logger = logging.getLogger(__name__)
 

@@ -64,7 +64,7 @@ def test_importing_the_tools_changes_no_variable_and_loads_no_client(tmp_path: P
     code = (
         "import os, sys; before = dict(os.environ)\n"
         "import cpex.tools.catalog, cpex.tools.installing, cpex.tools.plugins\n"
-        "import cpex.tools.integrity, cpex.tools.refreshing\n"
+        "import cpex.tools.integrity, cpex.tools.refreshing, cpex.tools.settings\n"
         "cpex.tools.catalog.PluginCatalog()\n"
         "assert dict(os.environ) == before\n"
         "print('httpx2' in sys.modules, list(__import__('pathlib').Path().iterdir()))\n"

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from cpex.framework.settings import get_catalog_settings
+from cpex.tools import catalog, manifests, settings
 from cpex.tools.manifests import (
     classify_plugin_kind,
     convert_fqn_kind_in_place,
@@ -32,6 +34,12 @@ BARE = {
 
 def text(**changes: Any) -> str:
     return yaml.safe_dump({**BARE, **changes})
+
+
+def test_functions_and_settings_are_where_release_0_1_has_them() -> None:
+    for name in ("classify_plugin_kind", "convert_fqn_kind_in_place", "supported_kinds_message"):
+        assert getattr(catalog, name) is getattr(manifests, name)
+    assert settings.get_catalog_settings is get_catalog_settings
 
 
 @pytest.mark.parametrize(
