@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from mcp import MCPError
@@ -21,11 +21,9 @@ from mcp.types import INTERNAL_ERROR, CallToolResult, TextContent
 from cpex.framework.errors import GuardError, PayloadSizeError, PluginError, PluginViolationError, cause_text
 from cpex.framework.extensions import Extensions
 from cpex.framework.extensions.http import HttpExtension
-from cpex.framework.guard import PROMPT, RESOURCE, TOOL, Kind
+from cpex.framework.guard import TOOL, Kind
 from cpex.framework.guard.lists import LISTS, listed
-from cpex.framework.hooks.prompts import PromptPrehookPayload
-from cpex.framework.hooks.resources import ResourcePreFetchPayload
-from cpex.framework.hooks.tools import ToolPreInvokePayload
+from cpex.framework.guard.methods import METHODS
 from cpex.framework.models.result import PluginViolation
 
 if TYPE_CHECKING:
@@ -41,34 +39,6 @@ DENIED = -32001
 of the range that is left to servers)."""
 _META = "cpex/violation"
 """Key below `_meta` of a denied call's result: `{"code": ..., "reason": ...}`."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Method:
-    """How a method's parameters become a payload, and a payload parameters."""
-
-    kind: Kind
-    payload: Callable[[Mapping[str, Any]], Any]
-    params: Callable[[Any], dict[str, Any]]
-
-
-_METHODS = {
-    "tools/call": _Method(
-        TOOL,
-        lambda params: ToolPreInvokePayload(name=params["name"], args=dict(params.get("arguments") or {})),
-        lambda payload: {"name": payload.name, "arguments": payload.args or {}},
-    ),
-    "prompts/get": _Method(
-        PROMPT,
-        lambda params: PromptPrehookPayload(prompt_id=params["name"], args=dict(params.get("arguments") or {})),
-        lambda payload: {"name": payload.prompt_id, "arguments": payload.args or {}},
-    ),
-    "resources/read": _Method(
-        RESOURCE,
-        lambda params: ResourcePreFetchPayload(uri=params["uri"]),
-        lambda payload: {"uri": payload.uri},
-    ),
-}
 
 
 class McpGuard:
@@ -96,7 +66,7 @@ class McpGuard:
         """Handle one message."""
         if ctx.method in LISTS and ctx.request_id is not None:
             return await self._listed(ctx, call_next)
-        method = _METHODS.get(ctx.method)
+        method = METHODS.get(ctx.method)
         if method is None or ctx.request_id is None or not _well_formed(ctx):
             return await call_next(ctx)
         async with self._manager.request(**self._known(ctx)) as request:

@@ -19,18 +19,16 @@ from cpex.framework.errors import GuardError, PayloadSizeError, PluginError, Plu
 from cpex.framework.extensions import Extensions
 from cpex.framework.guard.facts import RequestFacts
 from cpex.framework.guard.lists import LISTS, Listing
+from cpex.framework.guard.methods import METHODS, Method
 from cpex.framework.guard.operation import Operation
-from cpex.framework.guard.operations import PROMPT, RESOURCE, TOOL, Kind
-from cpex.framework.hooks.prompts import PromptPrehookPayload
-from cpex.framework.hooks.resources import ResourcePreFetchPayload
-from cpex.framework.hooks.tools import ToolPreInvokePayload
+from cpex.framework.guard.operations import TOOL, Kind
 from cpex.framework.manager import PluginManager
 from cpex.framework.models.context import GlobalContext
 from cpex.framework.models.result import PluginViolation
 from cpex.proxy.eras import envelope, is_kept_open
 from cpex.proxy.errors import INTERNAL, INVALID_PARAMS, AnswerError, denial_error, denied_result
 
-__all__ = ["GUARDED", "LISTS", "Guarded", "Guarding", "Known", "Listing"]
+__all__ = ["LISTS", "Guarding", "Known", "Listing"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,32 +47,6 @@ class Known:
     extensions: Extensions | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """A method that uses something: how its parameters are shown to plugins, and how their changes go back."""
-
-    kind: Kind
-    show: Callable[[dict[str, Any]], Any]
-    take: Callable[[Any], dict[str, Any]]
-
-
-GUARDED = {
-    "tools/call": Guarded(
-        TOOL,
-        lambda params: ToolPreInvokePayload(name=params["name"], args=params.get("arguments") or {}),
-        lambda ready: {"name": ready.name, "arguments": ready.args or {}},
-    ),
-    "prompts/get": Guarded(
-        PROMPT,
-        lambda params: PromptPrehookPayload(prompt_id=params["name"], args=params.get("arguments") or {}),
-        lambda ready: {"name": ready.prompt_id, "arguments": ready.args or {}},
-    ),
-    "resources/read": Guarded(
-        RESOURCE, lambda params: ResourcePreFetchPayload(uri=params["uri"]), lambda ready: {"uri": ready.uri}
-    ),
-}
-
-
 class Guarding:
     """What a session asks of plugins."""
 
@@ -90,9 +62,9 @@ class Guarding:
         Raises:
             AnswerError: The parameters are malformed, a plugin denied or failed, or the server answered with an error.
         """
-        guarded = GUARDED[method]
+        guarded = METHODS[method]
         try:
-            payload = guarded.show(params)
+            payload = guarded.payload(params)
         except (KeyError, ValidationError) as error:
             # SECURITY: pydantic's own text shows the values.
             text = f"the parameters of `{method}` do not fit the protocol"
@@ -107,7 +79,7 @@ class Guarding:
             raise _failure(error) from error
 
     async def _perform(
-        self, guarded: Guarded, payload: Any, method: str, params: dict[str, Any], known: Known, forward: Forward
+        self, guarded: Method, payload: Any, method: str, params: dict[str, Any], known: Known, forward: Forward
     ) -> dict[str, Any]:
         facts = self._facts.copy()
         facts["server_id"] = known.server
@@ -117,7 +89,7 @@ class Guarding:
         operation = request.operation(guarded.kind, payload)
         try:
             ready = await operation.before()
-            changed = {} if ready is payload else _plain(guarded.take(ready), method)
+            changed = {} if ready is payload else _plain(guarded.params(ready), method)
             with operation.being_performed():
                 result = await forward({**params, **changed})
             if (task := _task_of(params, result)) is not None:

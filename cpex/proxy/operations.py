@@ -13,10 +13,11 @@ from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from cpex.framework.guard.methods import METHODS
 from cpex.proxy.eras import CLIENT_INFO, DISCOVER, LISTEN, PROTOCOL_VERSION, envelope
 from cpex.proxy.errors import INTERNAL, INVALID_PARAMS, AnswerError
 from cpex.proxy.facts import Listings, Requester, told_client
-from cpex.proxy.guarding import GUARDED, LISTS, Guarding, Known
+from cpex.proxy.guarding import LISTS, Guarding, Known
 from cpex.proxy.port import RequestId
 from cpex.proxy.routes import Routes
 from cpex.proxy.server import ProgressToken, Server, progress_token
@@ -33,7 +34,7 @@ _KNOWN = frozenset(
     }
 )
 """Methods that pass, and in which plugins have no say."""
-_LIMITED = frozenset({*GUARDED, *LISTS, *_KNOWN} - {LISTEN})
+_LIMITED = frozenset({*METHODS, *LISTS, *_KNOWN} - {LISTEN})
 """Methods that are answered in one go. A handshake may wait for a server's installation, other methods for anything."""
 
 
@@ -85,7 +86,7 @@ class Operations:
             AnswerError: It is an error.
         """
         method = call.method
-        if method in GUARDED:
+        if method in METHODS:
             return await self._use(call)
         if method in LISTS:
             return await self._list(call)
