@@ -40,13 +40,25 @@ if TYPE_CHECKING:
         HttpPreRequestResult,
     )
     from cpex.framework.hooks.lists import (
-        ListHookType,
-        PromptListPayload,
-        PromptListResult,
-        ResourceListPayload,
-        ResourceListResult,
-        ToolListPayload,
-        ToolListResult,
+        ListHookType as ListHookType,
+    )
+    from cpex.framework.hooks.lists import (
+        PromptListPayload as PromptListPayload,
+    )
+    from cpex.framework.hooks.lists import (
+        PromptListResult as PromptListResult,
+    )
+    from cpex.framework.hooks.lists import (
+        ResourceListPayload as ResourceListPayload,
+    )
+    from cpex.framework.hooks.lists import (
+        ResourceListResult as ResourceListResult,
+    )
+    from cpex.framework.hooks.lists import (
+        ToolListPayload as ToolListPayload,
+    )
+    from cpex.framework.hooks.lists import (
+        ToolListResult as ToolListResult,
     )
     from cpex.framework.hooks.policies import HookPayloadPolicy as HookPayloadPolicy
     from cpex.framework.hooks.prompts import (
@@ -220,7 +232,6 @@ __all__ = [
     "HttpPostRequestResult",
     "HttpPreRequestPayload",
     "HttpPreRequestResult",
-    "ListHookType",
     "MCPClientConfig",
     "MCPServerConfig",
     "ObservabilityProvider",
@@ -240,23 +251,17 @@ __all__ = [
     "PluginViolation",
     "PluginViolationError",
     "PromptHookType",
-    "PromptListPayload",
-    "PromptListResult",
     "PromptPosthookPayload",
     "PromptPosthookResult",
     "PromptPrehookPayload",
     "PromptPrehookResult",
     "ResourceHookType",
-    "ResourceListPayload",
-    "ResourceListResult",
     "ResourcePostFetchPayload",
     "ResourcePostFetchResult",
     "ResourcePreFetchPayload",
     "ResourcePreFetchResult",
     "TenantPluginManager",
     "ToolHookType",
-    "ToolListPayload",
-    "ToolListResult",
     "ToolPostInvokePayload",
     "ToolPostInvokeResult",
     "ToolPreInvokePayload",
