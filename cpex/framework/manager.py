@@ -4,7 +4,7 @@
 contract with hosts that make it in several places; that sharing lives in this module alone.
 
 It is one module because tests of hosts replace `settings`, `logger` and `ConfigLoader` in it by their dotted names:
-whatever reads one of them stands here.
+whatever reads one of them for managers stands here, and the engine asks this module for the logger.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cpex.framework.errors import (
 )
 from cpex.framework.extensions import Extensions
 from cpex.framework.hooks.policies import DefaultHookPolicy, HookPayloadPolicy, doubts
-from cpex.framework.loader.config import ConfigLoader
+from cpex.framework.loader.config import ConfigLoader, plugin_locations
 from cpex.framework.loader.exclusive import OneAtATime
 from cpex.framework.loader.plugin import PluginLoader
 from cpex.framework.loader.start import FailedPlugin, start_plugins
@@ -280,7 +280,8 @@ class _Manager(_ManagerState):
             # A demand that nothing can meet must not wait for the first request.
             Coverage(config.coverage)
         self._loader.append_to_search_path(config.plugin_dirs, base=self._config_path or None)
-        return await start_plugins(config, self._loader, self._registry, self._locations)
+        explicit = bool(settings.fail_on_plugin_error) if settings.fail_on_plugin_error_explicit else None
+        return await start_plugins(config, self._loader, self._registry, self._locations, any_is_fatal=explicit)
 
     async def shutdown(self) -> None:
         """Let background work end (at most the drain timeout), then shut every plugin down, last started first.
@@ -401,8 +402,8 @@ def _load(config: str | Config) -> tuple[Config | None, str, dict[str, str]]:
         return config, "", {}
     if not config:
         return None, "", {}
-    loaded = ConfigLoader.load(config)
-    return loaded.config, config, loaded.plugin_locations()
+    loaded = ConfigLoader.load_config(config)
+    return loaded, config, plugin_locations(loaded)
 
 
 def _conflict(argument: str) -> str:

@@ -35,7 +35,7 @@ from cpex.framework.models.transport import GRPCServerConfig, MCPServerConfig, U
 from cpex.framework.pipeline.plan import Step, compile_step
 from cpex.framework.pipeline.single import answer_of
 from cpex.framework.registry import PluginInstanceRegistry
-from cpex.framework.settings import get_config_path_settings
+from cpex.framework.settings import get_config_path_settings, settings
 
 __all__ = ["ExternalPluginServer"]
 
@@ -128,7 +128,10 @@ class ExternalPluginServer:
             await self._registry.shutdown()
             raise
         self._loader.append_to_search_path(self._config.plugin_dirs, base=self._path or None)
-        self._failed = await start_plugins(self._config, self._loader, self._registry, self._locations)
+        explicit = settings.fail_on_plugin_error if settings.fail_on_plugin_error_explicit else None
+        self._failed = await start_plugins(
+            self._config, self._loader, self._registry, self._locations, any_is_fatal=explicit
+        )
         self._initialized = True
         logger.info("Plugin server initialized with %d plugins", self._registry.plugin_count)
 

@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -34,7 +35,15 @@ from cpex.framework.loader.templates import TemplatedText
 from cpex.framework.loader.yaml_source import read_yaml
 from cpex.framework.models.config import Config
 
-__all__ = ["CheckedConfig", "ConfigLoader", "ConfigSaver", "LoadedConfig", "config_digest", "replace_file"]
+__all__ = [
+    "CheckedConfig",
+    "ConfigLoader",
+    "ConfigSaver",
+    "LoadedConfig",
+    "config_digest",
+    "plugin_locations",
+    "replace_file",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +121,11 @@ class ConfigLoader:
             ConfigFileNotFound: The file is missing or cannot be read.
             ConfigError: The file is no valid configuration; all that is wrong is listed.
         """
-        return Config() if not os.fspath(config) else ConfigLoader.load(config, use_jinja=use_jinja).config
+        if not os.fspath(config):
+            return Config()
+        loaded = ConfigLoader.load(config, use_jinja=use_jinja)
+        _remember(loaded)
+        return loaded.config
 
     @staticmethod
     def load(
@@ -186,6 +199,22 @@ class ConfigLoader:
             source, config = _interpret(decoded, templates, findings)
         faults = findings.faults
         return CheckedConfig(None if faults else config, source, faults, findings.warnings, file)
+
+
+_locations: dict[int, tuple[weakref.ref[Config], dict[str, str]]] = {}
+"""Identity of a configuration that somebody holds -> itself, and its plugins' places. (Its values are no key.)"""
+
+
+def _remember(loaded: LoadedConfig) -> None:
+    key = id(loaded.config)
+    reference = weakref.ref(loaded.config, lambda _: _locations.pop(key, None))
+    _locations[key] = (reference, loaded.plugin_locations())
+
+
+def plugin_locations(config: Config) -> dict[str, str]:
+    """Plugin name -> where its entry begins, for what `ConfigLoader.load_config` has returned; empty for any other."""
+    reference, locations = _locations.get(id(config), (None, {}))
+    return dict(locations) if reference is not None and reference() is config else {}
 
 
 class ConfigSaver:

@@ -6,7 +6,6 @@ out is for the plugin's `on_error` to say, unless the environment does.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -19,14 +18,11 @@ from cpex.framework.loader.plugin import PluginLoader
 from cpex.framework.models.config import Config, PluginConfig
 from cpex.framework.models.mode import OnError, PluginMode
 from cpex.framework.models.result import PluginErrorModel
+from cpex.framework.pipeline.log import manager_logger as logger
 from cpex.framework.pipeline.stopping import stop_plugin
 from cpex.framework.registry import PluginInstanceRegistry
-from cpex.framework.settings import settings
 
 __all__ = ["FailedPlugin", "start_plugins"]
-
-# The managers' logger: that is where operators look for what was started.
-logger = logging.getLogger("cpex.framework.manager")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +37,18 @@ class FailedPlugin:
 
 
 async def start_plugins(
-    config: Config, loader: PluginLoader, registry: PluginInstanceRegistry, locations: Mapping[str, str]
+    config: Config,
+    loader: PluginLoader,
+    registry: PluginInstanceRegistry,
+    locations: Mapping[str, str],
+    *,
+    any_is_fatal: bool | None = None,
 ) -> dict[str, FailedPlugin]:
     """Make, initialise and register the configured plugins, in order.
 
     Args:
         locations: Plugin name -> where its entry stands, for messages.
+        any_is_fatal: Whether one that does not start stops the start; `None` leaves it to the plugin's `on_error`.
 
     Returns:
         The plugins that may be missing and are, by name. An external one among them that has hooks in this
@@ -59,7 +61,7 @@ async def start_plugins(
     # guards and look like guarded ones.
     started = PluginInstanceRegistry()
     try:
-        failed = await _start_all(config, loader, started, registry, locations)
+        failed = await _start_all(config, loader, started, registry, locations, any_is_fatal)
         registry.adopt(started)
     except BaseException:
         # Failed, cancelled or interrupted: leave nothing half started behind.
@@ -75,6 +77,7 @@ async def _start_all(
     started: PluginInstanceRegistry,
     registry: PluginInstanceRegistry,
     locations: Mapping[str, str],
+    any_is_fatal: bool | None,
 ) -> dict[str, FailedPlugin]:
     failed: dict[str, FailedPlugin] = {}
     fatal: list[FailedPlugin] = []
@@ -89,7 +92,7 @@ async def _start_all(
         # Plugin boundary.
         except Exception as error:
             failure = FailedPlugin(entry.name, entry.kind, locations.get(entry.name), error)
-            if _is_fatal(entry):
+            if entry.on_error is OnError.FAIL if any_is_fatal is None else any_is_fatal:
                 fatal.append(failure)
             else:
                 failed[entry.name] = failure
@@ -129,9 +132,3 @@ def _start_without(
         cause_text(failure.error),
         "; calls of its hooks try to reach it again" if kept else "",
     )
-
-
-def _is_fatal(entry: PluginConfig) -> bool:
-    """Whether a plugin that does not start stops the start: its `on_error` says, unless the environment does."""
-    explicit = settings.fail_on_plugin_error if settings.fail_on_plugin_error_explicit else None
-    return entry.on_error is OnError.FAIL if explicit is None else bool(explicit)

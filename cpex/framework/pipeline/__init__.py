@@ -2,6 +2,7 @@
 
 Its modules in the order of reading; each imports from those before it only, and a test holds that:
 
+- `log`: where the lines of managers go
 - `identity` `plan`: what is known at registration, compiled
 - `trail` `tracing` `disabling` `groups` `stepping` `call`: the state of one call, and what it keeps of its plugins
 - `acceptance` `answers` `failures` `decision`: what an answer or a failure does to the call, and how the call is told

@@ -6,7 +6,6 @@ The phases decide who runs when; this module decides what an answer means.
 from __future__ import annotations
 
 import asyncio
-import logging
 from typing import TYPE_CHECKING, Any
 
 from cpex.framework.errors import PluginViolationError, tellable
@@ -17,13 +16,12 @@ from cpex.framework.models.copying import copy_tree
 from cpex.framework.models.result import PluginResult, PluginViolation
 from cpex.framework.pipeline.acceptance import Accepted, Rules, accept
 from cpex.framework.pipeline.call import RESERVED_INTERNAL_METADATA_KEYS, ExecutionContext
+from cpex.framework.pipeline.log import manager_logger as logger
 from cpex.framework.pipeline.plan import Step
 
 if TYPE_CHECKING:
     # At run time it brings the identity hooks along.
     from cpex.framework.pipeline.identity import ReplyEffects
-
-logger = logging.getLogger("cpex.framework.manager")
 
 
 class ForeignResult(TypeError):

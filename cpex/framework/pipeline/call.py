@@ -6,7 +6,6 @@ so far and the trail of what happened. `answers.py` and `failures.py` change it,
 
 from __future__ import annotations
 
-import logging
 from typing import Any, Protocol
 
 from cpex.framework.clock import elapsed_ns
@@ -21,12 +20,11 @@ from cpex.framework.models.context import GlobalContext, PluginContext
 from cpex.framework.models.record import ControlExecutionRecord
 from cpex.framework.models.result import PluginViolation
 from cpex.framework.pipeline.disabling import Disabled
+from cpex.framework.pipeline.log import manager_logger as logger
 from cpex.framework.pipeline.plan import HookPlan, Step
 from cpex.framework.pipeline.stepping import Stepper
 from cpex.framework.pipeline.tracing import Tracer
 from cpex.framework.pipeline.trail import Trail
-
-logger = logging.getLogger("cpex.framework.manager")
 
 DECISION_PLUGIN_METADATA_KEY = "_decision_plugin"
 RESERVED_INTERNAL_METADATA_KEYS = frozenset({DECISION_PLUGIN_METADATA_KEY})

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 from cpex.framework import clock
+from cpex.framework.pipeline.log import manager_logger as logger
 from cpex.framework.pipeline.plan import Step
-
-logger = logging.getLogger("cpex.framework.manager")
 
 
 class Disabled(set[str]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from cpex.framework.errors import PluginError, PluginViolationError, convert_exception_to_error, tellable
@@ -11,11 +10,9 @@ from cpex.framework.models.mode import ControlExecutionStatus, OnError, PluginMo
 from cpex.framework.models.result import PluginErrorModel, PluginViolation
 from cpex.framework.pipeline.answers import halt, own_violation, would_deny
 from cpex.framework.pipeline.call import ExecutionContext
+from cpex.framework.pipeline.log import manager_logger as logger
 from cpex.framework.pipeline.plan import Step
 from cpex.framework.pipeline.stepping import DeadlineReached
-
-logger = logging.getLogger("cpex.framework.manager")
-
 
 _ONLY_WATCHING = (PluginMode.AUDIT, PluginMode.FIRE_AND_FORGET)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -19,13 +18,12 @@ from cpex.framework.models.result import PluginErrorModel
 from cpex.framework.pipeline.background import Background, is_interrupt
 from cpex.framework.pipeline.call import ExecutionContext
 from cpex.framework.pipeline.failures import timeout_text
+from cpex.framework.pipeline.log import manager_logger as logger
 from cpex.framework.pipeline.plan import Step
 from cpex.framework.pipeline.redaction import Redaction, RedactionFailed
 from cpex.framework.pipeline.relay import Relay, Turn
 from cpex.framework.pipeline.stepping import DeadlineReached
 from cpex.framework.pipeline.turns import admitted
-
-logger = logging.getLogger("cpex.framework.manager")
 
 
 class _Background(Turn):

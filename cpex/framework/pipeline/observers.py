@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import logging
 from dataclasses import replace
 
 from cpex.framework.errors import tellable
@@ -14,10 +13,9 @@ from cpex.framework.models.outcome import HookOutcome
 from cpex.framework.pipeline.background import Background, is_interrupt
 from cpex.framework.pipeline.call import ExecutionContext
 from cpex.framework.pipeline.decision import outcome_of
+from cpex.framework.pipeline.log import manager_logger as logger
 from cpex.framework.pipeline.plan import Observer
 from cpex.framework.pipeline.redaction import Redaction, RedactionFailed
-
-logger = logging.getLogger("cpex.framework.manager")
 
 
 def tell_observers(call: ExecutionContext, background: Background, error: BaseException | None) -> None:

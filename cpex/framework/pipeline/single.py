@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from contextvars import copy_context
 from typing import Any
 
@@ -23,10 +22,9 @@ from cpex.framework.models.result import PluginErrorModel, PluginResult, PluginV
 from cpex.framework.pipeline.answers import foreign_result
 from cpex.framework.pipeline.call import RESERVED_INTERNAL_METADATA_KEYS
 from cpex.framework.pipeline.disabling import Disabled
+from cpex.framework.pipeline.log import manager_logger as logger
 from cpex.framework.pipeline.plan import Step, compile_step
 from cpex.framework.pipeline.stepping import DeadlineReached, carry_on
-
-logger = logging.getLogger("cpex.framework.manager")
 
 
 async def run_single(
