@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import accumulate, product
 from typing import Any
 
 __all__ = ["Plan", "is_international", "plan_of"]
@@ -26,6 +27,9 @@ _KINDS = (
     "uan",
     "voicemail",
 )
+_GROUP = re.compile(r"\((.+?)\)")
+_ANY_DIGIT = re.compile(r"\[[^]]+\]|(?<![{,0-9])[0-9](?![,}])")
+"""What stands for one digit in the pattern of a format: some or a certain one; not how many there are."""
 _MIN_DIGITS, _MAX_DIGITS = 6, 15
 """Of a number with its country code. Source: ITU-T E.164, clause 6.1; some services have six."""
 
@@ -43,20 +47,27 @@ class Plan:
         self.abroad = re.compile(metadata.international_prefix or "(?!)")
         """What is dialled before a country code."""
         self._prefix = re.compile(metadata.national_prefix_for_parsing or "(?!)")
-        self._transform: str | None = metadata.national_prefix_transform_rule
+        rule = metadata.national_prefix_transform_rule
+        self._transform: str | None = rule and re.sub(r"\\(\d)", r"\\g<\1>", rule)
+        """What takes the place of the prefix, as `re.Match.expand` reads it."""
         self._formats = [_Format(format_) for format_ in metadata.number_format]
+        # In one pattern, as some plans have dozens. What is matched last is the group around all of a format.
+        self._written = re.compile("|".join(f"({format_.outline})" for format_ in self._formats) or "(?!)")
+        groups = accumulate([1, *(re.compile(format_.outline).groups + 1 for format_ in self._formats)])
+        self._format_of = dict(zip(groups, self._formats, strict=False))
         self.lengths = self._lengths(metadata)
         """How many digits a number may have as it is written in the country."""
+        self._dialled = re.compile(self._outline())
 
-    @property
-    def outline(self) -> str:
+    def _outline(self) -> str:
         """A pattern that all digits fit that are dialled in the country, and few others."""
-        prefix, general = f"(?:{self._prefix.pattern})?", self._general.pattern
+        prefix, kinds = self._prefix.pattern, f"(?:{self._kinds.pattern})"
+        dialled = f"(?:{prefix})?{kinds}"
         if self._transform:
             # Digits may go between the prefix and the number; where they are put in, no pattern tells.
-            prefix = "[0-9]{0,9}" if re.fullmatch(r"\\\d", self._transform) else ""
-            general = general if prefix else "[0-9]+"
-        return f"(?:{self.code})?{prefix}(?:{general})"
+            goes_out = re.fullmatch(r"\\g<\d>", self._transform) is not None
+            dialled = f"(?:{kinds}|(?={prefix}){f'[0-9]{{0,9}}{kinds}' if goes_out else '[0-9]+'})"
+        return f"(?:{self.code})?{dialled}"
 
     def _lengths(self, metadata: Any) -> frozenset[int]:
         lengths = set(metadata.general_desc.possible_length)
@@ -76,10 +87,16 @@ class Plan:
             return digits
         rest = digits[match.end() :]
         if self._transform and match.lastindex and match[match.lastindex] is not None:
-            rest = match.expand(re.sub(r"\\(\d)", r"\\g<\1>", self._transform)) + rest
+            rest = match.expand(self._transform) + rest
         if self._general.fullmatch(digits) and not self._general.fullmatch(rest):
             return digits
         return rest
+
+    def may_have(self, digits: str) -> bool:
+        """Whether `is_national` is worth asking, which takes a few times as long."""
+        if len(digits) in self.lengths and self._dialled.fullmatch(digits) is not None:
+            return True
+        return self.abroad.match(digits) is not None
 
     def is_national(self, digits: str) -> bool:
         """Whether digits are a number as it is dialled in the country, in it or abroad."""
@@ -96,19 +113,25 @@ class Plan:
         number = self.stripped(digits[len(self.code) :]) if digits.startswith(self.code) else ""
         return bool(number) and not self._general.fullmatch(digits) and self.is_valid(number)
 
-    def is_grouped(self, digits: str, sizes: list[int]) -> bool:
+    def is_grouped(self, digits: str, sizes: tuple[int, ...]) -> bool:
         """Whether a number that is written in groups of these sizes is grouped as is usual in the country."""
         format_ = self._format(self.stripped(digits))
-        usual = format_.sizes(self.stripped(digits)) if format_ else []
+        usual = format_.sizes(self.stripped(digits)) if format_ else ()
         # The first group may have the prefix before it, or the prefix stands alone.
         return sizes[-len(usual) + 1 :] == usual[1:] and len(sizes) - len(usual) in (0, 1)
+
+    def groupings(self) -> frozenset[tuple[int, ...]]:
+        """Digits in the groups after the first, of all ways to write numbers in groups: `is_grouped` knows no other."""
+        return frozenset(sizes for format_ in self._formats for sizes in format_.rests())
 
     def _needs_prefix(self, number: str) -> bool:
         format_ = self._format(number)
         return format_ is not None and format_.needs_prefix
 
     def _format(self, number: str) -> _Format | None:
-        return next((format_ for format_ in self._formats if format_.fits(number)), None)
+        """The first format that fits."""
+        fit = self._written.fullmatch(number)
+        return self._format_of[fit.lastindex] if fit and fit.lastindex else None
 
 
 class _Format:
@@ -116,20 +139,25 @@ class _Format:
 
     def __init__(self, format_: Any) -> None:
         leading = format_.leading_digits_pattern
-        self._leading = re.compile(leading[-1] if leading else "")
+        self.outline = f"(?={leading[-1] if leading else ''}){format_.pattern}"
+        """What a number fits that is written so."""
         self._pattern = re.compile(format_.pattern)
         rule = format_.national_prefix_formatting_rule or ""
         # `(\1)` and the like put brackets around the first group and no digit before it.
         has_prefix = re.fullmatch(r"\(?\\1\)?", rule) is None and bool(rule)
         self.needs_prefix = has_prefix and not format_.national_prefix_optional_when_formatting
 
-    def sizes(self, number: str) -> list[int]:
+    def sizes(self, number: str) -> tuple[int, ...]:
         """Digits in each group of a number that it fits."""
         match = self._pattern.fullmatch(number)
-        return [len(group) for group in match.groups()] if match else []
+        return tuple(map(len, match.groups())) if match else ()
 
-    def fits(self, number: str) -> bool:
-        return self._leading.match(number) is not None and self._pattern.fullmatch(number) is not None
+    def rests(self) -> Iterator[tuple[int, ...]]:
+        """The same for all groups but the first, of any number that it could fit."""
+        groups = [re.compile(_ANY_DIGIT.sub(r"\\d", group)) for group in _GROUP.findall(self._pattern.pattern)[1:]]
+        return product(
+            *([size for size in range(1, _MAX_DIGITS + 1) if group.fullmatch("0" * size)] for group in groups)
+        )
 
 
 def _source(desc: Any) -> str | None:

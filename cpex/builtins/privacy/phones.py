@@ -10,7 +10,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 
-from cpex.builtins.privacy.numbering import is_international, plan_of
+from cpex.builtins.privacy.numbering import Plan, is_international, plan_of
 
 __all__ = ["PhoneFinder"]
 
@@ -39,10 +39,10 @@ _MARKS = frozenset("_*")
 class _Run:
     """Digits in groups, and what may part two numbers in it. Read once, as most places in it are looked at again."""
 
-    __slots__ = ("before", "begins", "digits", "ends", "starts")
+    __slots__ = ("before", "begins", "blank", "digits", "ends", "sizes", "starts")
 
     def __init__(self, text: str, start: int, end: int) -> None:
-        starts, ends, before, begins = [], [], [0], [True]
+        starts, ends, before, begins, blank, sizes = [], [], [0], [True], [], []
         pieces = _PIECES.findall(text, start, end)
         count = 0
         for group, gap in pieces:
@@ -53,9 +53,15 @@ class _Run:
             count += len(group)
             before.append(count)
             begins.append(" " in gap or "/" in gap)
+            blank.append(gap == " ")
+            sizes.append(len(group))
         begins[-1] = True
         digits = "".join([group for group, _ in pieces])
         self.starts, self.ends, self.digits = starts, ends, digits
+        self.sizes = sizes
+        """Digits of each group."""
+        self.blank = blank
+        """Whether one blank stands after a group."""
         self.before = before
         """Digits before each group, and at the end of them."""
         self.begins = begins
@@ -68,10 +74,6 @@ class _Run:
     def number(self, first: int, last: int) -> str:
         """The digits of some groups."""
         return self.digits[self.before[first] : self.before[last + 1]]
-
-    def sizes(self, first: int, last: int) -> list[int]:
-        """How many digits each of them has."""
-        return [self.ends[group] - self.starts[group] for group in range(first, last + 1)]
 
     def stretches(self, first: int, lengths: Sequence[int]) -> list[int]:
         """Last groups of all stretches from a group on that have so many digits and could end there."""
@@ -110,15 +112,11 @@ class PhoneFinder:
         lengths = {length for plan in self._plans for length in plan.lengths}
         self._lengths = sorted(length for length in lengths if length >= _MIN_DIGITS) or [_MAX_DIALLED]
         self._abroad = re.compile(f"(?:{'|'.join({plan.abroad.pattern: 0 for plan in self._plans}) or '(?!)'})")
-        self._outlines = {length: self._outline(length) for length in _ANY_LENGTH}
+        self._grouping: dict[tuple[int, ...], list[Plan]] = {}
+        for plan in self._plans:
+            for sizes in plan.groupings():
+                self._grouping.setdefault(sizes, []).append(plan)
         self._is_prepared = True
-
-    def _outline(self, length: int) -> re.Pattern[str]:
-        """A pattern that all so many digits fit that are a number in one of the regions."""
-        patterns = [self._abroad.pattern + "[0-9]+"] if self._plans else []
-        return re.compile(
-            "|".join(patterns + [plan.outline for plan in self._plans if length in plan.lengths]) or "(?!)"
-        )
 
     def find(self, text: str) -> Iterator[tuple[int, int]]:
         """Spans of phone numbers, in order."""
@@ -145,32 +143,37 @@ class PhoneFinder:
             return None
         abroad = plus or self._abroad.match(text, start) is not None
         for last in reversed(run.stretches(first, _ANY_LENGTH if abroad else self._lengths)):
-            digits = run.number(first, last)
-            # In the order of what it costs to ask.
-            if not plus and self._outlines[len(digits)].fullmatch(digits) is None:
-                continue
-            if not _stands_alone(text, start, run.ends[last]):
-                continue
-            if is_international(digits) if plus else self._is_national(text, run, first, last, digits):
+            if self._is_number(text, run, first, last, plus=plus):
                 return last
         return None
 
-    def _is_national(self, text: str, run: _Run, first: int, last: int, digits: str) -> bool:
-        if not _goes_on(text, run, first, last):
-            return any(plan.is_national(digits) for plan in self._plans)
-        sizes = run.sizes(first, last)
-        return sizes.count(1) < 2 and any(
-            plan.is_national(digits) and plan.is_grouped(digits, sizes) for plan in self._plans
-        )
+    def _is_number(self, text: str, run: _Run, first: int, last: int, *, plus: bool) -> bool:
+        """Whether groups are a number; what costs little is asked first."""
+        start, end = run.starts[first], run.ends[last]
+        if plus:
+            return _stands_alone(text, start, end) and is_international(run.number(first, last))
+        sizes = tuple(run.sizes[first : last + 1]) if _goes_on(run, first, last) else ()
+        digits, stands = run.number(first, last), False
+        for plan in self._grouped(sizes) if sizes else self._plans:
+            if plan.may_have(digits):
+                stands = stands or _stands_alone(text, start, end)
+                if not stands:
+                    return False
+                if plan.is_national(digits) and (not sizes or plan.is_grouped(digits, sizes)):
+                    return True
+        return False
+
+    def _grouped(self, sizes: tuple[int, ...]) -> Sequence[Plan]:
+        """The plans that write some of their numbers in groups of these sizes."""
+        if sizes.count(1) > 1:
+            return ()
+        # The prefix may be a group of its own.
+        return [*self._grouping.get(sizes[1:], ()), *self._grouping.get(sizes[2:], ())]
 
 
-def _goes_on(text: str, run: _Run, first: int, last: int) -> bool:
+def _goes_on(run: _Run, first: int, last: int) -> bool:
     """Whether blanks part the groups, and as well what comes before or after: then any of them may belong together."""
-    return (
-        first < last
-        and (first > 0 or last + 1 < len(run))
-        and any(text[run.ends[group] : run.starts[group + 1]] == " " for group in range(first, last))
-    )
+    return first < last and (first > 0 or last + 1 < len(run)) and True in run.blank[first:last]
 
 
 def _stands_alone(text: str, start: int, end: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import phonenumbers
 import pytest
@@ -77,3 +78,43 @@ def test_prefixes_are_told_from_numbers(region: str, digits: str, known: bool) -
 @pytest.mark.parametrize("digits", ["", "0", "049", "999123456789", "1" * 20])
 def test_what_no_country_has_is_no_number(digits: str) -> None:
     assert not is_international(digits)
+
+
+def national(region: str) -> list[str]:
+    """Digits that are dialled in a region, others that differ from them in one, and some that are made up."""
+    choice = random.Random(region)
+    dialled: list[str] = []
+    for kind in phonenumbers.PhoneNumberType.values():
+        number = phonenumbers.example_number_for_type(region, kind)
+        if number is not None:
+            written = phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.NATIONAL)
+            abroad = phonenumbers.format_out_of_country_calling_number(number, region)
+            dialled += [
+                "".join(filter(str.isdigit, form)) for form in (written, abroad, f"{number.country_code}{abroad}")
+            ]
+    for digits in list(dialled):
+        place = choice.randrange(len(digits))
+        dialled.append(digits[:place] + str(choice.randrange(10)) + digits[place + 1 :])
+    return dialled + [str(choice.randrange(10**length)).zfill(length) for length in range(6, 16) for _ in range(20)]
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_what_is_asked_first_holds_back_no_number(region: str) -> None:
+    plan = plan_of(region)
+    known = [digits for digits in national(region) if plan.is_national(digits)]
+    assert known
+    assert [digits for digits in known if not plan.may_have(digits)] == []
+
+
+@pytest.mark.parametrize("region", REGIONS)
+def test_every_way_to_group_a_number_is_among_those_of_its_plan(region: str) -> None:
+    plan, choice = plan_of(region), random.Random(region)
+    usual = 0
+    for digits in filter(plan.is_national, national(region)):
+        for _ in range(60):
+            ends = sorted(choice.sample(range(1, len(digits)), choice.randint(1, min(5, len(digits) - 1))))
+            sizes = tuple(end - start for start, end in pairwise([0, *ends, len(digits)]))
+            if plan.is_grouped(digits, sizes):
+                usual += 1
+                assert {sizes[1:], sizes[2:]} & plan.groupings(), (digits, sizes)
+    assert usual
