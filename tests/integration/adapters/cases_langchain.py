@@ -7,7 +7,16 @@ import re
 from typing import Any
 
 import pytest
-from integration.adapters.handlers import crash, echo_of_asked, hooks_of, mask, recorders, rewriting
+from integration.adapters.handlers import (
+    counting,
+    crash,
+    echo_of_agent,
+    echo_of_asked,
+    hooks_of,
+    mask,
+    recorders,
+    rewriting,
+)
 from langchain.agents import create_agent
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
@@ -172,17 +181,7 @@ async def test_a_denied_run_ends_at_once_and_a_denied_answer_is_not_in_the_conve
 
 
 async def test_state_of_runs_goes_from_pre_to_post_and_parallel_runs_are_kept_apart() -> None:
-    arrived = asyncio.Barrier(3)
-
-    async def judge(payload: Any, context: Any) -> PluginResult[Any]:
-        if (asked := context.get_state("asked")) is not None:
-            answer = payload.messages[0].model_copy(update={"content": asked})
-            return PluginResult(modified_payload=payload.model_copy(update={"messages": [answer]}))
-        context.set_state("asked", payload.messages[0].content)
-        await asyncio.wait_for(arrived.wait(), 60)
-        return PluginResult()
-
-    manager = manager_of(plugin(judge, hooks=AGENT_HOOKS))
+    manager = manager_of(plugin(echo_of_agent(3), hooks=AGENT_HOOKS))
     agent = create_agent(Model(messages=iter("xyz")), middleware=[GuardMiddleware(manager)])
     async with manager.request():
         results = await asyncio.gather(*(agent.ainvoke({"messages": [HumanMessage(text)]}) for text in "abc"))
@@ -222,12 +221,7 @@ async def test_a_gap_in_the_coverage_can_be_an_alarm(caplog: pytest.LogCaptureFi
 async def test_operations_belong_to_the_request_that_is_open_around_the_agent() -> None:
     seen: list[Any] = []
 
-    async def count(payload: Any, context: Any) -> PluginResult[Any]:
-        context.set_state("calls", context.get_state("calls", 0) + 1)
-        seen.append((context.global_context.user, context.get_state("calls")))
-        return PluginResult()
-
-    manager = manager_of(plugin(count))
+    manager = manager_of(plugin(counting(seen)))
     again = AIMessage("", tool_calls=[{"name": "search", "args": {"q": "more"}, "id": "again"}])
     agent = agent_of(manager, calling(("search", {"q": "tea"})), again, "done")
     async with manager.request(user="ann"):

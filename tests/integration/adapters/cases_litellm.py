@@ -12,13 +12,12 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import litellm
 import pytest
-from integration.adapters.handlers import crash, hooks_of, mask, recorders
+from integration.adapters.handlers import crash, echo_of_prompt, hooks_of, mask, recorders
 from litellm.exceptions import GuardrailRaisedException
 from support import allow, deny, manager_of, plugin
 
 from cpex.adapters.litellm import GuardGuardrail
 from cpex.framework import PluginError, PluginResult
-from cpex.framework.cmf.rewrite import rewrite_text
 from cpex.framework.errors import CoverageError
 from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 
@@ -96,18 +95,7 @@ async def test_what_comes_from_the_model_is_rewritten_calls_of_tools_included() 
 
 
 async def test_state_goes_from_pre_to_post_and_parallel_calls_are_kept_apart() -> None:
-    arrived = asyncio.Barrier(3)
-
-    async def judge(payload: Any, context: Any) -> PluginResult[Any]:
-        if payload.hook.value == "llm_input":
-            context.set_state("asked", payload.message.content[0].text)
-            await asyncio.wait_for(arrived.wait(), 60)
-            return PluginResult()
-        asked = context.get_state("asked")
-        message = rewrite_text(payload.message, lambda leaf: asked)
-        return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
-
-    guard(plugin(judge, hooks=[INPUT, OUTPUT]))
+    guard(plugin(echo_of_prompt(3), hooks=[INPUT, OUTPUT]))
     responses = await asyncio.gather(*(ask(text) for text in "abc"))
     assert [each.choices[0].message.content for each in responses] == ["a", "b", "c"]
 

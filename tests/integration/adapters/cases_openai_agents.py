@@ -27,12 +27,20 @@ from agents import (
 )
 from agents.testing import ModelStep, ScriptedModel, assistant_message, function_call
 from agents.tool_context import ToolContext
-from integration.adapters.handlers import crash, echo_of_asked, hooks_of, mask, recorders, rewriting
+from integration.adapters.handlers import (
+    counting,
+    crash,
+    echo_of_asked,
+    echo_of_prompt,
+    hooks_of,
+    mask,
+    recorders,
+    rewriting,
+)
 from support import allow, deny, manager_of, plugin
 
 from cpex.adapters.openai_agents import guard_agent, guard_model, guard_tools
 from cpex.framework import PluginError, PluginResult
-from cpex.framework.cmf.rewrite import rewrite_text
 from cpex.framework.errors import CoverageError, GuardError
 from cpex.framework.models.coverage import CoverageConfig, CoverageMode
 
@@ -120,12 +128,7 @@ async def test_state_goes_from_pre_to_post_and_parallel_tools_are_kept_apart() -
 async def test_operations_belong_to_the_request_that_is_open_around_the_run() -> None:
     seen: list[Any] = []
 
-    async def count(payload: Any, context: Any) -> PluginResult[Any]:
-        context.set_state("calls", context.get_state("calls", 0) + 1)
-        seen.append((context.global_context.user, context.get_state("calls")))
-        return PluginResult()
-
-    manager = manager_of(plugin(count))
+    manager = manager_of(plugin(counting(seen)))
     async with manager.request(user="ann"):
         await Runner.run(agent_of(manager, SEARCH, calling(("search", "more")), "done"), "hi")
     assert seen == [("ann", 1), ("ann", 2)]
@@ -181,17 +184,7 @@ async def test_no_piece_of_a_rewritten_answer_streams_to_anybody() -> None:
 
 
 async def test_state_of_model_calls_goes_from_before_to_after_and_parallel_runs_are_kept_apart() -> None:
-    arrived = asyncio.Barrier(3)
-
-    async def judge(payload: Any, context: Any) -> PluginResult[Any]:
-        if payload.hook.value == "llm_input":
-            context.set_state("asked", payload.message.content[0].text)
-            await asyncio.wait_for(arrived.wait(), 60)
-            return PluginResult()
-        message = rewrite_text(payload.message, lambda leaf: context.get_state("asked"))
-        return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
-
-    manager = manager_of(plugin(judge, hooks=MODEL_HOOKS))
+    manager = manager_of(plugin(echo_of_prompt(3), hooks=MODEL_HOOKS))
     agents = {text: agent_of(manager, "done") for text in "abc"}
     results = await asyncio.gather(*(answered(agent, text, text == "b") for text, agent in agents.items()))
     assert [result.final_output for result in results] == ["a", "b", "c"]

@@ -7,7 +7,16 @@ import re
 from typing import Any
 
 import pytest
-from integration.adapters.handlers import crash, echo_of_asked, hooks_of, mask, recorders, rewriting
+from integration.adapters.handlers import (
+    counting,
+    crash,
+    echo_of_agent,
+    echo_of_asked,
+    hooks_of,
+    mask,
+    recorders,
+    rewriting,
+)
 from pydantic import BaseModel
 from pydantic_ai import Agent, ImageUrl
 from pydantic_ai.messages import ModelResponse, TextPart, ThinkingPart, ToolCallPart, ToolReturnPart
@@ -195,17 +204,7 @@ async def test_a_denied_run_ends_with_the_denial(hook: str) -> None:
 
 
 async def test_state_of_runs_goes_from_pre_to_post_and_parallel_runs_are_kept_apart() -> None:
-    arrived = asyncio.Barrier(3)
-
-    async def judge(payload: Any, context: Any) -> PluginResult[Any]:
-        if (asked := context.get_state("asked")) is not None:
-            answer = payload.messages[0].model_copy(update={"content": asked})
-            return PluginResult(modified_payload=payload.model_copy(update={"messages": [answer]}))
-        context.set_state("asked", payload.messages[0].content)
-        await asyncio.wait_for(arrived.wait(), 60)
-        return PluginResult()
-
-    manager = manager_of(plugin(judge, hooks=AGENT_HOOKS))
+    manager = manager_of(plugin(echo_of_agent(3), hooks=AGENT_HOOKS))
     house = House(manager, *"xyz")
     async with manager.request():
         results = await asyncio.gather(*(house.ask(text) for text in "abc"))
@@ -262,12 +261,7 @@ async def test_mandatory_hooks_that_no_plugin_handles_stop_the_agent() -> None:
 async def test_operations_belong_to_the_request_that_is_open_around_the_agent() -> None:
     seen: list[Any] = []
 
-    async def count(payload: Any, context: Any) -> PluginResult[Any]:
-        context.set_state("calls", context.get_state("calls", 0) + 1)
-        seen.append((context.global_context.user, context.get_state("calls")))
-        return PluginResult()
-
-    manager = manager_of(plugin(count))
+    manager = manager_of(plugin(counting(seen)))
     async with manager.request(user="ann"):
         await House(manager, SEARCH, calling(("search", {"q": "more"})), "done").ask()
     assert seen == [("ann", 1), ("ann", 2)]

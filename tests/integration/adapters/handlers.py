@@ -12,7 +12,18 @@ from support import FunctionPlugin, Handler, plugin
 from cpex.framework import PluginResult
 from cpex.framework.cmf.rewrite import rewrite_text
 
-__all__ = ["crash", "echo_of_asked", "hooks_of", "mask", "recorders", "rewriting", "without"]
+__all__ = [
+    "counting",
+    "crash",
+    "echo_of_agent",
+    "echo_of_asked",
+    "echo_of_prompt",
+    "hooks_of",
+    "mask",
+    "recorders",
+    "rewriting",
+    "without",
+]
 
 OVERVIEW = Path(__file__).parents[3] / "docs" / "adapters" / "index.md"
 
@@ -56,6 +67,48 @@ def echo_of_asked(parties: int, result: Any = lambda asked: asked) -> FunctionPl
     both = plugin(pre, hooks=["tool_pre_invoke", "tool_post_invoke"])
     both.tool_post_invoke = post
     return both
+
+
+def echo_of_agent(parties: int) -> Handler:
+    """Keeps what an agent was asked until that many runs are under way, and answers with what it kept."""
+    arrived = asyncio.Barrier(parties)
+
+    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+        if (asked := context.get_state("asked")) is not None:
+            answer = payload.messages[0].model_copy(update={"content": asked})
+            return PluginResult(modified_payload=payload.model_copy(update={"messages": [answer]}))
+        context.set_state("asked", payload.messages[0].content)
+        await asyncio.wait_for(arrived.wait(), 60)
+        return PluginResult()
+
+    return handler
+
+
+def echo_of_prompt(parties: int) -> Handler:
+    """The same for models."""
+    arrived = asyncio.Barrier(parties)
+
+    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+        if payload.hook.value == "llm_input":
+            context.set_state("asked", payload.message.content[0].text)
+            await asyncio.wait_for(arrived.wait(), 60)
+            return PluginResult()
+        asked = context.get_state("asked")
+        message = rewrite_text(payload.message, lambda leaf: asked)
+        return PluginResult(modified_payload=payload.model_copy(update={"message": message}))
+
+    return handler
+
+
+def counting(seen: list[Any]) -> Handler:
+    """Counts the calls of a request in its own state, and notes whose they are: `(user, count)`."""
+
+    async def handler(payload: Any, context: Any) -> PluginResult[Any]:
+        context.set_state("calls", context.get_state("calls", 0) + 1)
+        seen.append((context.global_context.user, context.get_state("calls")))
+        return PluginResult()
+
+    return handler
 
 
 def without(field: str, *names: str) -> Handler:
