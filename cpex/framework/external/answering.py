@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from cpex.framework.errors import convert_exception_to_error
-from cpex.framework.external.port import LinkError, Service
+from cpex.framework.external.port import LinkError, Service, plain_answer
 from cpex.framework.external.proto import plugin_service_pb2 as messages
 from cpex.framework.external.proto_convert import (
     answer_to_proto,
@@ -51,7 +51,7 @@ async def hook_answer(service: Service, request: messages.InvokeHookRequest) -> 
             struct_to_dict(request.payload),
             proto_context_to_dict(request.context),
         )
-        return answer_to_proto(answer)
+        return answer_to_proto(plain_answer(answer))
     # The values of a plugin's answer may not fit the message; that is an answer, too.
     except Exception as error:
         logger.warning("Hook %s of plugin %s has no answer that can be sent", request.hook_type, request.plugin_name)

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from cpex.framework.external.plugin import RemotePlugin
-from cpex.framework.external.port import Link, LinkError, Service
+from cpex.framework.external.port import Link, LinkError, Service, plain_answer
 from cpex.framework.models.config import PluginConfig
 
 __all__ = ["MemoryExternalPlugin", "MemoryLink"]
@@ -44,7 +44,7 @@ class MemoryLink:
         """Ask in the plain form."""
         self._check()
         arguments = _through_json([hook_type, plugin_name, payload, context])
-        answer: dict[str, Any] = _through_json(await self._service.invoke_hook(*arguments))
+        answer: dict[str, Any] = _through_json(plain_answer(await self._service.invoke_hook(*arguments)))
         return answer
 
     async def exchange(self, frame: bytes) -> bytes:

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, Protocol
 
-__all__ = ["Link", "LinkError", "Service"]
+from cpex.framework.models.result import PluginErrorModel
+
+__all__ = ["Link", "LinkError", "Service", "plain_answer"]
 
 
 class LinkError(Exception):
@@ -91,7 +93,11 @@ class Service(Protocol):
     async def invoke_hook(
         self, hook_type: str, plugin_name: str, payload: dict[str, Any], context: dict[str, Any]
     ) -> dict[str, Any]:
-        """Answer a question in the plain form. Failures of plugins are answers; nothing but cancellation is raised."""
+        """Answer a question in the plain form. Failures of plugins are answers; nothing but cancellation is raised.
+
+        Returns:
+            `{"plugin_name", "result", "context"?}` or `{"plugin_name", "error"}`; `plain_answer` writes an error out.
+        """
 
     async def exchange(self, frame: bytes) -> bytes:
         """Answer a frame. Failures of plugins are answers; nothing but cancellation is raised."""
@@ -99,3 +105,9 @@ class Service(Protocol):
     @property
     def health(self) -> Literal["healthy", "degraded", "unhealthy"]:
         """Whether the plugins are running; `degraded` when some that may be missing are not."""
+
+
+def plain_answer(answer: dict[str, Any]) -> dict[str, Any]:
+    """What `Service.invoke_hook` answered, with an error as a dict, for a listener to write down."""
+    error = answer.get("error")
+    return answer | {"error": error.model_dump()} if isinstance(error, PluginErrorModel) else answer

@@ -217,7 +217,8 @@ class ExternalPluginServer:
 
         Returns:
             `{"plugin_name", "result", "context"?}`, the context only when it holds any state, as an object of the class
-            that was given; or `{"plugin_name", "error"}` with the fields of a `PluginErrorModel`.
+            that was given; or `{"plugin_name", "error"}` with a `PluginErrorModel`, or with its fields as a dict where
+            the question itself could not be read. `port.plain_answer` makes dicts of all of it.
         """
         asked = context if isinstance(context, PluginContext) else None
         try:
@@ -229,7 +230,12 @@ class ExternalPluginServer:
             return answer
         # Plugin boundary: whatever went wrong is the answer.
         except Exception as error:
-            return {"plugin_name": plugin_name, "error": _error_of(error, plugin_name).model_dump()}
+            told = _error_of(error, plugin_name)
+            # As in release 0.1, whose programs ask `answer["error"].message` of a plugin's failure.
+            return {
+                "plugin_name": plugin_name,
+                "error": told.model_dump() if isinstance(error, ValidationError) else told,
+            }
 
     async def exchange(self, frame: bytes) -> bytes:
         """Answer a frame; see `frames.py`."""

@@ -25,7 +25,7 @@ from cpex.framework.constants import (
 )
 from cpex.framework.external.mcp.link import FRAME
 from cpex.framework.external.mcp.messages import frame_of, text_of_frame
-from cpex.framework.external.port import Service
+from cpex.framework.external.port import Service, plain_answer
 
 if TYPE_CHECKING:
     from mcp.server.lowlevel.server import Server
@@ -89,7 +89,7 @@ async def call_tool(service: Service, name: str, arguments: dict[str, Any]) -> C
         answer = text_of_frame(await service.exchange(frame_of(arguments[FRAME])))
         return CallToolResult(content=[TextContent(type="text", text=answer)])
     plain = await service.invoke_hook(*(arguments[each] for each in (HOOK_TYPE, PLUGIN_NAME, PAYLOAD, CONTEXT)))
-    return CallToolResult(content=[_item(plain)])
+    return CallToolResult(content=[_item(plain_answer(plain))])
 
 
 def _item(value: dict[str, Any]) -> TextContent:
