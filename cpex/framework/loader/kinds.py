@@ -18,6 +18,7 @@ import importlib.machinery
 import importlib.util
 import logging
 import os
+import stat
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -87,12 +88,13 @@ def transport_class(transport: str) -> type[Plugin]:
         raise _refusal(f"plugins of kind `{transport}` cannot be used: `{module}`: {error}") from error
 
 
-def find_class(kind: str, plugin_dirs: Sequence[str]) -> type[Plugin]:
+def find_class(kind: str, plugin_dirs: Sequence[str], beside: str | None = None) -> type[Plugin]:
     """The class that a kind names, imported.
 
     Args:
         kind: A dotted path or a registered name; no transport.
         plugin_dirs: Folders of the configuration, searched first.
+        beside: The configuration's own folder, searched last: only for a module that there is nowhere else.
 
     Raises:
         PluginKindError: Nothing has that name, more than one thing has, it is no plugin class, or importing it failed.
@@ -107,10 +109,28 @@ def find_class(kind: str, plugin_dirs: Sequence[str]) -> type[Plugin]:
         return _registered_class(kind, entry)
     if not module:
         raise _refusal(_unknown_kind(kind))
-    imported = own if own is not None else _guarded(kind, module, lambda: import_module(module))
+    imported = own if own is not None else _guarded(kind, module, lambda: _import_anywhere(module, beside))
     if not hasattr(imported, name):
         raise _refusal(_no_class(kind, imported, name))
     return _checked(getattr(imported, name), kind)
+
+
+def _import_anywhere(module: str, beside: str | None) -> ModuleType:
+    """Import a module from the search path; one that is not there, from the folder beside the configuration."""
+    try:
+        imported: ModuleType = import_module(module)
+    except ModuleNotFoundError as error:
+        missing = error.name or module
+        if beside is None or not (module == missing or module.startswith(missing + ".")):
+            raise
+        place = _find_in([beside], module)
+        if place is None:
+            raise
+        if place[0].stat().st_mode & stat.S_IWOTH:
+            logger.warning("Plugin folder %s is world-writable: anyone on this machine can change plugins", place[0])
+        # SECURITY: under a name of its own, or the module of one tenant would guard another one that has its own.
+        imported = _import_as(_alias(module.partition(".")[0], place[0]), module, place[0])
+    return imported
 
 
 @cache
@@ -256,8 +276,19 @@ def _import_from(module: str, folder: Path, file: Path) -> ModuleType:
         if _is_file(imported, file):
             return imported
     taken = getattr(sys.modules.get(top), "__file__", None) or "another folder of the search path"
-    alias = f"_cpex_{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}_{top}"
+    alias = _alias(top, folder)
     logger.warning("Module name %s is taken by %s; %s is loaded as %s", top, taken, file, alias)
+    return _import_as(alias, module, folder)
+
+
+def _alias(top: str, folder: Path) -> str:
+    """The private name of what a folder calls `top`."""
+    return f"_cpex_{hashlib.sha256(os.fsencode(folder)).hexdigest()[:12]}_{top}"
+
+
+def _import_as(alias: str, module: str, folder: Path) -> ModuleType:
+    """Import a module of a folder with a private name in place of its topmost one."""
+    top = module.partition(".")[0]
     if alias not in sys.modules:
         _load_as(alias, folder / top)
     return importlib.import_module(alias + module[len(top) :])

@@ -41,6 +41,7 @@ class PluginLoader:
 
     Attributes:
         plugin_dirs: Folders of the configuration that are searched before everything else, as absolute paths.
+        beside: The folder that the configuration lies in, searched after everything else; `None` when it is no file.
     """
 
     def __init__(self, *, trial: bool = False) -> None:
@@ -52,6 +53,7 @@ class PluginLoader:
         self._trial = trial
         self._plugin_types: dict[str, type[Plugin]] = {}
         self.plugin_dirs: list[str] = []
+        self.beside: str | None = None
 
     def append_to_search_path(self, plugin_dirs: Iterable[str], base: str | os.PathLike[str] | None = None) -> None:
         """Search folders for plugin modules, and let those modules import what lies beside them.
@@ -60,8 +62,10 @@ class PluginLoader:
 
         Args:
             plugin_dirs: A relative one is looked for in the folder of `base`, then in the working directory.
-            base: The configuration file, or its folder.
+            base: The configuration file, or its folder. A module that is found nowhere else is looked for there.
         """
+        if base is not None:
+            self.beside = str(_folder_of(base).resolve())
         for entry in plugin_dirs:
             folder = _existing_folder(entry, base)
             if folder is None:
@@ -85,7 +89,7 @@ class PluginLoader:
         """
         found = self._plugin_types.get(kind)
         if found is None:
-            found = self._plugin_types[kind] = find_class(kind, self.plugin_dirs)
+            found = self._plugin_types[kind] = find_class(kind, self.plugin_dirs, self.beside)
         return found
 
     def resolve(self, config: PluginConfig) -> type[Plugin]:
@@ -186,8 +190,11 @@ def _candidates(entry: str, base: str | os.PathLike[str] | None) -> list[Path]:
     path = Path(entry).expanduser()
     if path.is_absolute() or base is None:
         return [path]
-    folder = Path(base) if Path(base).is_dir() else Path(base).parent
-    return [folder / path, path]
+    return [_folder_of(base) / path, path]
+
+
+def _folder_of(base: str | os.PathLike[str]) -> Path:
+    return Path(base) if Path(base).is_dir() else Path(base).parent
 
 
 def _existing_folder(entry: str, base: str | os.PathLike[str] | None) -> Path | None:

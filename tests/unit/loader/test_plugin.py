@@ -362,3 +362,68 @@ def test_missing_and_world_writable_folders_are_named_in_warnings(
 
 def test_the_usual_folders_are_listed() -> None:
     assert "/var/lib/cpex/plugins" in ALLOWED_PLUGIN_DIRS
+
+
+def loader_beside(folder: Path) -> PluginLoader:
+    """The loader of a configuration in a folder, which names no folders itself."""
+    loader = PluginLoader()
+    loader.append_to_search_path([], base=folder / "plugins.yaml")
+    return loader
+
+
+def where(cls: type[Plugin]) -> str:
+    """The folder that a class of `PLUGIN` was written to."""
+    return str(vars(cls)["WHERE"])
+
+
+@pytest.mark.parametrize("module", ["e_beside", "e_package.inner"])
+def test_a_module_that_is_nowhere_else_is_found_beside_the_configuration(tmp_path: Path, module: str) -> None:
+    write_plugin(tmp_path, module)
+    path = list(sys.path)
+    assert where(loader_beside(tmp_path).resolve_kind(f"{module}.Mine")) == str(tmp_path)
+    # Nothing else of that folder becomes importable.
+    assert sys.path == path
+    assert module not in sys.modules
+    with pytest.raises(PluginKindError, match="there is no module"):
+        PluginLoader().resolve_kind(f"{module}.Mine")
+
+
+def test_two_configurations_have_each_its_own_module_beside_them(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_plugin(tmp_path / name, "e_same")
+    found = [where(loader_beside(tmp_path / name).resolve_kind("e_same.Mine")) for name in ("a", "b", "a")]
+    assert found == [str(tmp_path / "a"), str(tmp_path / "b"), str(tmp_path / "a")]
+
+
+def test_what_is_installed_or_registered_goes_before_what_lies_beside_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed, beside = tmp_path / "installed", tmp_path / "beside"
+    for folder in (installed, beside):
+        write_plugin(folder, "e_installed")
+    write_plugin(beside, "security")
+    monkeypatch.syspath_prepend(str(installed))
+    loader = loader_beside(beside)
+    assert where(loader.resolve_kind("e_installed.Mine")) == str(installed)
+    assert loader.resolve_kind("security.TokenBudgetPlugin").__module__.startswith("cpex.")
+
+
+def test_a_module_beside_the_configuration_that_cannot_be_imported_says_why(tmp_path: Path) -> None:
+    write_plugin(tmp_path, "e_needs", "import e_not_there\n")
+    write_plugin(tmp_path, "e_breaks", "1 / 0\n")
+    loader = loader_beside(tmp_path)
+    with pytest.raises(PluginKindError, match="module `e_needs` needs `e_not_there`, which is missing"):
+        loader.resolve_kind("e_needs.Mine")
+    with pytest.raises(PluginKindError, match="importing `e_breaks` failed: ZeroDivisionError"):
+        loader.resolve_kind("e_breaks.Mine")
+
+
+def test_a_world_writable_folder_of_the_configuration_is_named_when_a_plugin_comes_from_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_plugin(tmp_path, "e_anyone")
+    tmp_path.chmod(0o777)
+    loader = loader_beside(tmp_path)
+    assert caplog.messages == []
+    loader.resolve_kind("e_anyone.Mine")
+    assert caplog.messages == [f"Plugin folder {tmp_path} is world-writable: anyone on this machine can change plugins"]
