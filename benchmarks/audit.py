@@ -21,6 +21,7 @@ from typing import Any
 from cpex.builtins.observability._chain import Chain
 from cpex.builtins.observability._journal import Journal
 from cpex.builtins.observability._records import encode
+from cpex.builtins.observability._table import TableJournal
 from cpex.builtins.observability.audit_log import AuditLogPlugin
 from cpex.framework import GlobalContext, PluginConfig, TenantPluginManager, ToolPreInvokePayload
 from cpex.framework.models import Config
@@ -51,6 +52,22 @@ async def bare(folder: Path, seconds: float, *, fsync: bool = False) -> float:
 async def journal(folder: Path, seconds: float, *, chain: bool = True, fsync: bool = False) -> float:
     """One append of the journal, with its lock and its chain."""
     log = Journal(folder / f"journal-{chain}-{fsync}", chain=Chain() if chain else None)
+    log.open()
+
+    def once() -> None:
+        log.append(LINE)
+        if fsync:
+            log.sync()
+
+    try:
+        return _timed(once, seconds)
+    finally:
+        log.close()
+
+
+async def table(folder: Path, seconds: float, *, fsync: bool = False) -> float:
+    """One append to the table of an SQLite file."""
+    log = TableJournal(folder / f"table-{fsync}.db", chain=Chain())
     log.open()
 
     def once() -> None:
@@ -111,8 +128,10 @@ ROWS: dict[str, Row] = {
     "write (floor)": bare,
     "append, no chain": lambda folder, seconds: journal(folder, seconds, chain=False),
     "append, chained": journal,
+    "append to SQLite, chained": table,
     "write + fsync (floor)": lambda folder, seconds: bare(folder, seconds, fsync=True),
     "append, chained, fsync": lambda folder, seconds: journal(folder, seconds, fsync=True),
+    "append to SQLite, chained, fsync": lambda folder, seconds: table(folder, seconds, fsync=True),
     "plugin, fsync: never": lambda folder, seconds: plugin(folder, seconds, fsync="never"),
     "plugin, fsync: interval": lambda folder, seconds: plugin(folder, seconds, fsync="interval"),
     "plugin, fsync: always": lambda folder, seconds: plugin(folder, seconds, fsync="always"),

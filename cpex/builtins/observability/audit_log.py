@@ -1,7 +1,7 @@
 """The audit log: who asked for what, and what came of it, as a chain of JSON lines that survives a crash.
 
 This module decides when something is written and when the disk is told to keep it; `_events` says what a record tells,
-`_chain` makes the lines evidence, and `_journal` puts them into the file.
+`_chain` makes the lines evidence, and `_journal` puts them into a file, or `_table` into one of SQLite's.
 """
 
 from __future__ import annotations
@@ -9,15 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from cpex.builtins.observability._chain import Chain, read_key
 from cpex.builtins.observability._events import EventForm, EventSettings
 from cpex.builtins.observability._journal import Journal
 from cpex.builtins.observability._observer import HookCall, HookObserver
 from cpex.builtins.observability._records import encode
+from cpex.builtins.observability._table import TableJournal
 from cpex.framework import PluginConfig, PluginError, PluginErrorModel
 from cpex.framework.models import HookOutcome
 
@@ -31,6 +32,8 @@ class AuditLogSettings(EventSettings):
 
     path: Path = Path("cpex-audit.jsonl")
     """Relative paths start at the working directory of the process. The folder is created if it is missing."""
+    format: Literal["jsonl", "sqlite"] = "jsonl"
+    """What the file is: JSON lines, or an SQLite database with the same lines in a table, to be asked with SQL."""
     key_file: Path | None = None
     """File with the key of the chain; who has no key can then not forge it. Without one, anybody can compute it."""
     fsync: Literal["always", "interval", "never"] = "interval"
@@ -41,6 +44,12 @@ class AuditLogSettings(EventSettings):
     """Size in bytes at which the file is set aside as `<path>.1`. Without it the file grows."""
     rotate_keep: int = Field(default=5, ge=1)
     """How many files are kept aside."""
+
+    @model_validator(mode="after")
+    def _check_rotation(self) -> Self:
+        if self.format == "sqlite" and self.rotate_bytes is not None:
+            raise ValueError("`rotate_bytes` sets files of JSON lines aside; leave it out with `format: sqlite`")
+        return self
 
 
 class AuditLogPlugin(HookObserver):
@@ -64,7 +73,7 @@ class AuditLogPlugin(HookObserver):
         super().__init__(config)
         self._settings = AuditLogSettings.model_validate(config.config or {})
         self._form = EventForm(self._settings)
-        self._journal: Journal | None = None
+        self._journal: Journal | TableJournal | None = None
         self._flush: asyncio.TimerHandle | None = None
         self._flush_loop: asyncio.AbstractEventLoop | None = None
 
@@ -78,20 +87,20 @@ class AuditLogPlugin(HookObserver):
         if self._journal is not None:
             return
         self._warn_of_raw_values()
-        settings = self._settings
-        path = settings.path.expanduser().absolute()
-        journal = Journal(
-            path,
-            rotate_bytes=settings.rotate_bytes,
-            rotate_keep=settings.rotate_keep,
-            chain=Chain(await self._read_key()),
-            durable=settings.fsync != "never",
-        )
+        journal = self._make_journal(Chain(await self._read_key()))
         try:
             await asyncio.to_thread(journal.open)
         except OSError as error:
-            raise self._unwritable(path, error) from error
+            raise self._unwritable(journal.path, error) from error
         self._journal = journal
+
+    def _make_journal(self, chain: Chain) -> Journal | TableJournal:
+        settings = self._settings
+        path, durable = settings.path.expanduser().absolute(), settings.fsync != "never"
+        if settings.format == "sqlite":
+            return TableJournal(path, chain=chain, durable=durable)
+        rotate_bytes, rotate_keep = settings.rotate_bytes, settings.rotate_keep
+        return Journal(path, rotate_bytes=rotate_bytes, rotate_keep=rotate_keep, chain=chain, durable=durable)
 
     async def shutdown(self) -> None:
         """Have the disk keep what was written, and close the file. Does nothing when it is closed."""
@@ -158,7 +167,7 @@ class AuditLogPlugin(HookObserver):
         if (journal := self._journal) is not None:
             loop.run_in_executor(None, self._sync, journal)
 
-    def _sync(self, journal: Journal) -> None:
+    def _sync(self, journal: Journal | TableJournal) -> None:
         try:
             journal.sync()
         except OSError as error:

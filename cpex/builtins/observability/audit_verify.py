@@ -17,6 +17,7 @@ from typing import BinaryIO, Literal
 
 from cpex.builtins.observability._chain import GENESIS, Chain, Head, Link, NotSealed, read_key
 from cpex.builtins.observability._journal import aside, names
+from cpex.builtins.observability._table import is_table, table_lines
 from cpex.builtins.observability._tail import MAX_LINE_BYTES
 
 __all__ = ["BrokenLink", "Verification", "verify_audit_log"]
@@ -33,7 +34,7 @@ class BrokenLink:
     `audit-restart`: a chain begins in the middle of the log. `audit-head`: a head that was given is not in the log."""
     file: str
     line: int
-    """From 1; 0 when no single line is at fault."""
+    """From 1, in a table the row; 0 when no single line is at fault."""
     message: str
 
 
@@ -81,14 +82,23 @@ def verify_audit_log(
     found = Verification()
     missing = dict(expect or {})
     with ExitStack() as stack:
-        for name, file, size in _open_all(path, alone, stack):
+        for name, lines in _all_lines(path, alone, stack):
             found.files.append(name)
-            found.broken = _verify_file(name, file, size, chain, found, missing)
+            found.broken = _verify_lines(name, lines, chain, found, missing)
             if found.broken is not None:
                 return found
     if missing:
         found.broken = _missing_head(found, missing)
     return found
+
+
+def _all_lines(path: Path, alone: bool, stack: ExitStack) -> Iterator[tuple[str, Iterator[bytes]]]:
+    """The log's files, oldest first, with their lines. A table is one file, and never set aside."""
+    if path.is_file() and is_table(path):
+        yield str(path), table_lines(path)
+        return
+    for name, file, size in _open_all(path, alone, stack):
+        yield name, _lines(file, size)
 
 
 def _open_all(path: Path, alone: bool, stack: ExitStack) -> list[tuple[str, BinaryIO, int]]:
@@ -149,10 +159,10 @@ def _lines(file: BinaryIO, size: int) -> Iterator[bytes]:
         yield line
 
 
-def _verify_file(
-    name: str, file: BinaryIO, size: int, chain: Chain, found: Verification, missing: dict[int, str]
+def _verify_lines(
+    name: str, lines: Iterator[bytes], chain: Chain, found: Verification, missing: dict[int, str]
 ) -> BrokenLink | None:
-    for number, line in enumerate(_lines(file, size), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n"):
             # Also in a file that was set aside: a process that died in it may have been replaced by one in the next.
             found.torn_bytes += len(line)

@@ -22,7 +22,7 @@ from cpex.builtins.store.entries import Entry, EntryStore, Step
 from cpex.builtins.store.forks import close_before_forks
 from cpex.builtins.store.port import StoreError
 
-__all__ = ["SqliteStore"]
+__all__ = ["SqliteStore", "use_write_ahead_log"]
 
 T = TypeVar("T")
 _VERSION = 1
@@ -168,7 +168,7 @@ class _Worker:
                 check_same_thread=False,
             )
             try:
-                _use_write_ahead_log(connection, self._timeout_s)
+                use_write_ahead_log(connection, self._timeout_s)
                 _prepare(connection)
             except BaseException:
                 connection.close()
@@ -177,7 +177,7 @@ class _Worker:
         return self._connection
 
 
-def _use_write_ahead_log(connection: sqlite3.Connection, timeout_s: float) -> None:
+def use_write_ahead_log(connection: sqlite3.Connection, timeout_s: float) -> None:
     """Switch the file over. SQLite does not wait for others that are doing the same, so this does."""
     for attempt in count(1):
         try:

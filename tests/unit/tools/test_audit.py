@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from cpex.builtins.observability._chain import Chain
 from cpex.builtins.observability._journal import Journal
 from cpex.builtins.observability._records import encode
+from cpex.builtins.observability._table import TableJournal
 
 
 @pytest.fixture
@@ -48,6 +51,20 @@ def test_a_log_that_holds_ends_in_0_and_tells_its_head(log: Path) -> None:
     told = f"ok: 5 records in 2 files hold together\nhead: {head_of(log)}\n"
     assert verify(log.parent, log.name) == (0, told, "")
     assert verify(log.parent, log.name, "--expect", head_of(log)) == (0, told, "")
+
+
+def test_a_log_in_sqlite_is_checked_like_any_other(tmp_path: Path) -> None:
+    journal = TableJournal(tmp_path / "audit.db", chain=Chain())
+    journal.open()
+    journal.append(encode({"n": 1}), encode({"n": 2}))
+    journal.close()
+    code, out, err = verify(tmp_path, "audit.db")
+    assert (code, out.splitlines()[0], err) == (0, "ok: 2 records in 1 file hold together", "")
+    with closing(sqlite3.connect(tmp_path / "audit.db", isolation_level=None)) as connection:
+        connection.execute("""UPDATE records SET line = replace(line, '"n":2', '"n":7')""")
+    code, out, err = verify(tmp_path, "audit.db")
+    assert (code, err) == (6, "")
+    assert out.startswith("broken: audit.db:2: this record was changed after it was written [audit-changed]\n")
 
 
 def test_a_broken_link_ends_in_6_and_is_named_by_file_and_line(log: Path) -> None:
