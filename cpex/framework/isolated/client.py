@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from cpex.framework.base import Plugin
+from cpex.framework.base import Plugin, hook_name
 from cpex.framework.errors import PluginError, cause_text, convert_exception_to_error
 from cpex.framework.extensions import Extensions
 from cpex.framework.extensions.tiers import Capability
+from cpex.framework.hooks.registry import get_hook_registry
 from cpex.framework.isolated.environment import Environment
 from cpex.framework.isolated.link import WorkerFailed, WorkerGone, WorkerTimeout
 from cpex.framework.isolated.locating import (
@@ -243,9 +244,13 @@ class IsolatedVenvPlugin(Plugin):
         Raises:
             PluginError: The plugin failed, its worker ended or did not answer in time, or something cannot cross.
         """
+        hook = hook_name(hook_type)
+        if not get_hook_registry().is_registered(hook):
+            text = "register its payload and result classes with `get_hook_registry().register_hook`"
+            self._fail(f"Hook type '{hook}' not registered; {text}", "isolated_unknown_hook")
         if self.comm is None:
             self._fail("Plugin comm not initialized; await initialize() first", "isolated_config")
-        call = HookCall(self.config, hook_type, payload, context, extensions, self._call_limit(), self._address)
+        call = HookCall(self.config, hook, payload, context, extensions, self._call_limit(), self._address)
         try:
             process, answer = await self.comm.link.call(call.line, call.timeout_s)
             return call.result(answer, process)

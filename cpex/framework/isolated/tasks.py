@@ -141,7 +141,7 @@ class HookCall:
 
     def _typed_result(self, fields: dict[str, Any]) -> PluginResult[Any]:
         registry = get_hook_registry()
-        cls: Any = (registry.get_result_type(self.hook) if registry.is_registered(self.hook) else None) or PluginResult
+        cls: Any = registry.get_result_type(self.hook) or PluginResult
         value, kind = fields.get("modified_payload"), type(self.payload)
         if isinstance(value, dict) and issubclass(kind, BaseModel) and registry.reply_type(self.hook) is None:
             # An object of the class that the host passed, which may be one derived from the hook's own.

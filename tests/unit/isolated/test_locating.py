@@ -149,4 +149,6 @@ async def test_a_call_before_the_start_is_an_error(tmp_path: Path) -> None:
     context = PluginContext(global_context=GlobalContext(request_id="r"))
     with pytest.raises(PluginError, match="Plugin comm not initialized; await initialize"):
         await plugin.invoke_hook("tool_pre_invoke", ToolPreInvokePayload(name="t"), context)
+    with pytest.raises(PluginError, match=r"^Hook type 'nobody_knows' not registered; register its payload"):
+        await plugin.invoke_hook("nobody_knows", ToolPreInvokePayload(name="t"), context)
     await plugin.shutdown()
