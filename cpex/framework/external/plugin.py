@@ -50,7 +50,7 @@ class RemotePlugin(Plugin):
     _CODES: ClassVar[Mapping[str, str]] = {}
     """Code of a `LinkError` -> code of the `PluginError` made of it, where a transport's users know another one."""
     _NEVER_OPENED: ClassVar[str | None] = None
-    """What a call says before `initialize()` was ever called; `None` where the call connects by itself."""
+    """What a call says of a plugin that nobody has started; `None` where the call connects by itself."""
 
     def __init__(self, config: PluginConfig) -> None:
         """Keep the configuration; nothing is opened."""
@@ -98,6 +98,10 @@ class RemotePlugin(Plugin):
             await self._opened().ready()
         except LinkError as error:
             raise self._link_failure(error) from error
+
+    def connect_when_called(self) -> None:
+        """Start without a connection: the first call makes one, or says why it cannot."""
+        self._opened()
 
     async def shutdown(self) -> None:
         """Close the connection. A later call opens it again."""

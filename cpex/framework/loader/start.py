@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -123,8 +124,10 @@ def _start_without(
 ) -> None:
     kept = entry.kind == EXTERNAL_PLUGIN_TYPE and bool(entry.hooks) and not isinstance(failure.error, PluginKindError)
     if kept:
-        # It connects when it is called, at the price of one round of attempts per pause.
-        registry.register(loader.construct(entry), entry)
+        # At the price of one round of attempts per pause.
+        remote: Any = loader.construct(entry)
+        remote.connect_when_called()
+        registry.register(remote, entry)
     logger.warning(
         "Starting without plugin %s (on_error: %s), which failed to start: %s%s",
         failure.name,
