@@ -24,8 +24,9 @@ lint: $(STAMP)
 types: $(STAMP)
 	$(BIN)/mypy
 
+# Files in the order of their folders: the unit tests, the shortest, leave no worker alone with a long one at the end.
 unit: $(STAMP) services
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Servers that some tests start for themselves. Where they cannot be installed, those tests are skipped and say so.
 services:
