@@ -7,7 +7,6 @@ know what was written and what is a default.
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any
 
 from cpex.framework.base import hook_name
 from cpex.framework.conditions import entity_fields
@@ -158,9 +157,9 @@ def _key(node: Node, key: str) -> Node:
     return (node.keys or {})[key][0]
 
 
-def _text(node: Node, key: str) -> Any:
+def _text(node: Node, key: str) -> str | None:
     child = _child(node, key)
-    return None if child is None else child.value
+    return child.value if child is not None and isinstance(child.value, str) else None
 
 
 def _texts(node: Node | None) -> list[str]:

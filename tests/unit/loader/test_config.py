@@ -12,7 +12,7 @@ import yaml
 
 from cpex.framework.errors import ConfigError, ConfigFileNotFound
 from cpex.framework.loader.config import CheckedConfig, ConfigLoader, ConfigSaver, config_digest
-from cpex.framework.models.config import Config
+from cpex.framework.models.config import Config, PluginConfig
 from cpex.framework.models.mode import OnError, PluginMode
 
 GOOD = """\
@@ -492,3 +492,12 @@ def test_importing_the_loader_loads_no_yaml() -> None:
     code = "import sys, cpex.framework.loader.config, cpex.framework.loader.plugin; print('yaml' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("value", ["[x]", "[{a: b}]", "{a: b}", "{1: [2]}", "5", "null", "true", "2020-01-01", '""'])
+@pytest.mark.parametrize("begin", ["", "name: a, kind: b.C, ", "name: a, kind: external, hooks: [tool_pre_invoke], "])
+def test_a_value_of_another_type_is_a_fault_or_none_and_never_a_crash(begin: str, value: str) -> None:
+    for key in PluginConfig.model_fields:
+        checked = check(f"plugins:\n  - {{{begin}{key}: {value}}}\n")
+        assert checked.faults or checked.config is not None
+        assert all(fault.line for fault in checked.faults)
