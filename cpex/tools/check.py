@@ -82,7 +82,8 @@ def examine(file: str, *, imports: bool = True) -> Report:
         return Report(file, 0, tuple(error.faults), ())
     faults = checked.faults
     if imports and (loaded := _usable_part(checked)) is not None:
-        faults = tuple(sorted((*faults, *_plugin_faults(loaded)), key=lambda each: (each.line or 0, each.column or 0)))
+        tried = (fault for fault in _plugin_faults(loaded) if not _may_follow_from(faults, fault))
+        faults = tuple(sorted((*faults, *tried), key=lambda each: (each.line or 0, each.column or 0)))
     return Report(file, _startable(checked), faults, checked.warnings)
 
 
@@ -95,15 +96,23 @@ def _plugin_faults(loaded: LoadedConfig) -> tuple[Fault, ...]:
     return find_plugin_faults(loaded, loader)
 
 
+def _may_follow_from(known: Iterable[Fault], fault: Fault) -> bool:
+    """Whether a fault of a trial may be there because a faulty part of the same plugin was left out of it."""
+    if fault.code in ("config-kind", "config-unknown-hook"):
+        return False
+    entry = fault.path.partition("]")[0] + "]"
+    return any(each.path.startswith(entry) for each in known)
+
+
 def _startable(checked: CheckedConfig) -> int:
     plugins = (checked.config.plugins if checked.config is not None else None) or ()
     return sum(plugin.mode != "disabled" for plugin in plugins)
 
 
 def _usable_part(checked: CheckedConfig) -> LoadedConfig | None:
-    """The plugins that are sound by themselves, in their places; `None` when the fault is larger than a plugin.
+    """The plugins without their faulty parts, in their places; `None` when the fault is larger than a plugin.
 
-    So a misspelt mode of one plugin does not hide the misspelt kind of another.
+    So a misspelt mode does not hide a misspelt kind, of another plugin or of the same.
     """
     from cpex.framework.loader.config import LoadedConfig
     from cpex.framework.models.config import Config
@@ -116,8 +125,10 @@ def _usable_part(checked: CheckedConfig) -> LoadedConfig | None:
         return None
     plugins = node.value.get("plugins")
     entries = [
-        _entry(plugin, sound=not any(path.startswith(f"plugins[{index}]") for path in paths))
-        for index, plugin in enumerate(plugins if isinstance(plugins, list) else ())
+        _entry(plugin, [path.removeprefix(entry) for path in paths if path.startswith(entry)])
+        for entry, plugin in (
+            (f"plugins[{index}]", each) for index, each in enumerate(plugins if isinstance(plugins, list) else ())
+        )
     ]
     rest = Config.model_validate({"plugin_dirs": node.value.get("plugin_dirs") or []})
     return LoadedConfig(rest.model_copy(update={"plugins": entries}), checked.source, file=checked.file)
@@ -125,19 +136,38 @@ def _usable_part(checked: CheckedConfig) -> LoadedConfig | None:
 
 def _is_local(path: str) -> bool:
     """Whether a fault leaves the rest of the document, and where plugins are searched, beyond doubt."""
-    return ("." in path or "[" in path) and not path.startswith("plugin_dirs")
+    from cpex.framework.loader.suggest import closest
+    from cpex.framework.models.config import Config
+
+    if "." in path or "[" in path:
+        return not path.startswith("plugin_dirs")
+    return bool(path) and closest(path, Config.model_fields) != "plugin_dirs"
 
 
-def _entry(plugin: Any, *, sound: bool) -> PluginConfig:
-    """One plugin; one that is not sound keeps its place and is not tried."""
+def _entry(plugin: Any, faulty: list[str]) -> PluginConfig:
+    """One plugin without its faulty parts; one that is nothing without them keeps its place and is not tried.
+
+    Args:
+        faulty: Paths of them, from the plugin on: `.mode`, `.conditions[0].tool`.
+    """
     from pydantic import ValidationError
 
+    from cpex.framework.loader.suggest import closest
     from cpex.framework.models.config import PluginConfig
     from cpex.framework.models.mode import PluginMode
 
+    keys = {path.lstrip(".").partition(".")[0].partition("[")[0] for path in faulty}
     try:
-        if sound:
+        if not keys:
             return PluginConfig.model_validate(plugin)
+        # A plugin that was meant to be off is not looked at.
+        if (
+            isinstance(plugin, dict)
+            and not keys & {"", "kind"}
+            and closest(plugin.get("mode"), PluginMode) != "disabled"
+        ):
+            rest = {key: value for key, value in plugin.items() if key not in keys - {"name"}}
+            return PluginConfig.model_validate({"name": "unnamed", **rest})
     # Its fault is listed under a larger part of the document.
     except ValidationError:
         pass

@@ -30,11 +30,55 @@ def write(folder: Path, content: str) -> str:
 def test_faults_of_the_file_and_of_its_plugins_are_told_at_once_in_order(plugins: Path) -> None:
     report = examine(write(plugins, CONFIG))
     assert [(fault.code, fault.location) for fault in report.faults] == [
+        ("config-kind", "c.yaml:3:24"),
         ("config-unknown-value", "c.yaml:3:49"),
         ("config-kind", "c.yaml:4:24"),
         ("config-unknown-hook", "c.yaml:5:49"),
         ("config-type", "c.yaml:6:87"),
     ]
+
+
+ONE_PLUGIN = """\
+plugin_timeout: 5
+plugin_dirs: [.]
+plugins:
+  - name: many
+    kind: t_plugins.Guard
+    mode: sequental
+    hooks: [tool_pre_invoke, tool_pre_invok]
+    conditions: [{tool: [x]}]
+  - kind: t_plugins.Gard
+    priority: high
+    hooks: [tool_pre_invoke]
+"""
+
+
+def test_one_fault_of_a_plugin_does_not_hide_its_others(plugins: Path) -> None:
+    report = examine(write(plugins, ONE_PLUGIN))
+    assert [(fault.code, fault.path) for fault in report.faults] == [
+        ("config-unknown-key", "plugin_timeout"),
+        ("config-unknown-value", "plugins[0].mode"),
+        ("config-unknown-hook", "plugins[0].hooks[1]"),
+        ("config-unknown-key", "plugins[0].conditions[0].tool"),
+        ("config-missing-key", "plugins[1].name"),
+        ("config-kind", "plugins[1].kind"),
+        ("config-type", "plugins[1].priority"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "plugin",
+    [
+        "{name: a, kind: t_plugins.Strict, confg: {limit: 1}, hooks: [tool_pre_invoke], config: {limit: many}}",
+        "{name: a, kind: t_plugins.Gone, mode: disabeld}",
+        "{name: a, kind: [t_plugins.Gone]}",
+        "5",
+    ],
+    ids=["settings_that_may_stand_under_the_faulty_key", "one_that_was_to_be_off", "no_kind", "no_plugin"],
+)
+def test_what_a_faulty_part_leaves_in_doubt_is_not_told(plugins: Path, plugin: str) -> None:
+    report = examine(write(plugins, f"plugin_dirs: [.]\nplugins:\n  - {plugin}\n"))
+    assert len(report.faults) == 1
 
 
 def test_without_imports_only_the_file_is_looked_at(plugins: Path, capsys: pytest.CaptureFixture[str]) -> None:
