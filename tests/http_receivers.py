@@ -120,10 +120,3 @@ def receiving(port: int = 0) -> Iterator[Receiver]:
         yield receiver
     finally:
         receiver.stop()
-
-
-def free_port() -> int:
-    """A port on which nobody listens now."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port: int = taken.getsockname()[1]
-    return port

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -13,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 _DATABASES = 1_000
 _ATTEMPTS = 3
@@ -176,14 +176,6 @@ def running_cluster(program: str = "redis-server") -> Iterator[RedisCluster]:
         finally:
             for node in nodes:
                 node.kill()
-
-
-def free_port() -> int:
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 from doc_blocks import fences
-from integration.transports.servers import ServerProcess, answers_at, free_port, says
+from integration.transports.servers import ServerProcess, answers_at, says
+from ports import free_port
 from wheels import LIMIT_S, environment
 
 from cpex.framework import GlobalContext, TenantPluginManager, ToolPreInvokePayload

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ import litellm
 import pytest
 from integration.adapters.handlers import mask
 from litellm.caching.caching import Cache
+from ports import free_port
 from support import manager_of, plugin
 
 from cpex.adapters.litellm import GuardGuardrail
@@ -142,12 +142,6 @@ class Model(BaseHTTPRequestHandler):
 
     def log_message(self, *args: Any) -> None:
         pass
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from integration.proxy.test_http import listening, running
 from integration.proxy.test_lists import CATALOGUE, behind
 from mcp import ClientSession, types
 from mcp.client.streamable_http import streamable_http_client
-from redis_servers import free_port
+from ports import free_port
 
 SEEING = """
 import json

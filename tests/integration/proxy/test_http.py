@@ -18,7 +18,7 @@ from integration.proxy.servers import TIMEOUT_S, Command, node_server, plugins, 
 from integration.proxy.test_everything import CALLS, WATCHING, Client, outcome
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
-from redis_servers import free_port
+from ports import free_port
 
 BREAKING = [sys.executable, str(Path(__file__).with_name("breaking.py"))]
 

@@ -14,7 +14,7 @@ from certificates import self_signed
 from integration.proxy.servers import TIMEOUT_S, Command, client_of, plugins, raw_client
 from integration.proxy.test_http import running
 from integration.proxy.test_lists import CATALOGUE
-from redis_servers import free_port
+from ports import free_port
 
 CA = "PLUGINS_CLIENT_MTLS_CA_BUNDLE"
 

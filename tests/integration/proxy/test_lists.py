@@ -16,7 +16,7 @@ from integration.proxy.servers import TIMEOUT_S, Command, client_of, plugins, pr
 from integration.proxy.test_everything import Client, outcome
 from integration.proxy.test_http import running
 from mcp import ClientSession
-from redis_servers import free_port
+from ports import free_port
 
 CATALOGUE = [sys.executable, str(Path(__file__).with_name("catalogue.py"))]
 ALL = [f"{number:02}" for number in range(23)]

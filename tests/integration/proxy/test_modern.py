@@ -26,7 +26,7 @@ from mcp import StdioServerParameters
 from mcp.client import Client
 from mcp.server.subscriptions import SUBSCRIPTION_ID_META_KEY
 from mcp_types.version import LATEST_MODERN_VERSION
-from redis_servers import free_port
+from ports import free_port
 
 from cpex.proxy import eras
 

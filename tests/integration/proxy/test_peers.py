@@ -17,7 +17,7 @@ from integration.proxy.test_everything import outcome
 from integration.proxy.test_http import listening, running, session_at
 from integration.proxy.test_lists import CATALOGUE, behind, catalogue_over_http
 from mcp import ClientSession
-from redis_servers import free_port
+from ports import free_port
 
 WAYS = [(front, back) for front in ("pipes", "http") for back in ("pipes", "http")]
 ACCEPT = {"accept": "application/json, text/event-stream"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from ports import free_port
 
 PLUGINS = Path(__file__).with_name("plugins")
 KIND = "contract_plugin.ContractPlugin"
@@ -104,14 +104,6 @@ def answers_at(connect: Callable[[], Awaitable[tuple[Any, asyncio.StreamWriter]]
                 return
 
     return listening
-
-
-def free_port() -> int:
-    """A TCP port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def unix(folder: Path, entry: Entry) -> ServerProcess:

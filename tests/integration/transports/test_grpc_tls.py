@@ -15,7 +15,8 @@ import pytest
 import trustme
 import yaml
 from cryptography.hazmat.primitives import serialization
-from integration.transports.servers import NAME, PLUGINS, ServerProcess, answers_at, free_port, server_config
+from integration.transports.servers import NAME, PLUGINS, ServerProcess, answers_at, server_config
+from ports import free_port
 
 from cpex.framework import GlobalContext, ToolPreInvokePayload
 from cpex.framework.errors import PluginLoadError

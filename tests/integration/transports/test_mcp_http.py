@@ -24,11 +24,11 @@ from integration.transports.servers import (
     Entry,
     ServerProcess,
     answers_at,
-    free_port,
     mcp_http,
     mcp_uds,
     server_config,
 )
+from ports import free_port
 
 from cpex.framework import PluginError
 from cpex.framework.errors import PluginLoadError

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import yaml
 from integration.transports.hosts import call, host
-from integration.transports.servers import MCP_RUNTIME, NAME, PLUGINS, Entry, ServerProcess, answers_at, free_port
+from integration.transports.servers import MCP_RUNTIME, NAME, PLUGINS, Entry, ServerProcess, answers_at
+from ports import free_port
 
 from benchmarks.sides import SideError, rival_python
 from cpex.framework import GlobalContext, PluginError, ToolPreInvokePayload

@@ -14,8 +14,9 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 from integration.transports.hosts import call, host, manager_for
-from integration.transports.servers import MCP_RUNTIME, Entry, ServerProcess, answers_at, free_port, server_config
+from integration.transports.servers import MCP_RUNTIME, Entry, ServerProcess, answers_at, server_config
 from integration.transports.test_mcp_http import failing
+from ports import free_port
 
 from cpex.framework.errors import PluginError, PluginLoadError
 from cpex.framework.external.mcp.tls_utils import create_ssl_context

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from certificates import self_signed
 from pdp_servers import Engine, PdpServer, Reply, as_json, running
-from redis_servers import free_port
+from ports import free_port
 
 from cpex.framework.models.tls import MCPClientTLSConfig
 from cpex.framework.pdp import AuthZenResolver, OpaResolver, PdpError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from handmade_wheels import make_wheel
 from package_index import PackageIndex, running_index
-from redis_servers import free_port
+from ports import free_port
 
 from cpex.tools.integrity import (
     IntegrityVerificationError,

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from http_receivers import Receiver, after, free_port, hang_up, receiving, status
+from http_receivers import Receiver, after, hang_up, receiving, status
+from ports import free_port
 from pydantic import ValidationError
 
 from cpex.builtins.observability._delivery import SinkCount, sink_counts, sink_queues
