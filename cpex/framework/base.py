@@ -144,8 +144,14 @@ class PluginRef:
     """One registered plugin. Everything that decides about it comes from the trusted configuration."""
 
     def __init__(self, plugin: Plugin, trusted_config: PluginConfig | None = None) -> None:
+        """Tie a plugin to its configuration.
+
+        Raises:
+            ValueError: Its `mode` or `on_error` is none that there is.
+        """
         self._plugin = plugin
-        self._trusted_config = trusted_config if trusted_config is not None else plugin.config
+        # SECURITY: phases and failures go by members; a guard whose mode is a mere text would be in no phase.
+        self._trusted_config = (trusted_config if trusted_config is not None else plugin.config).with_members()
         self._uuid = uuid.uuid4().hex
 
     @property

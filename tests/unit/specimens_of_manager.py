@@ -86,3 +86,13 @@ class Edits(Good):
         settings = self.config.config or {}
         settings["value"] = "edited"
         settings["list"].append(1)
+
+
+class Denies(Good):
+    async def tool_pre_invoke(self, payload: Any, context: Any) -> PluginResult[Any]:
+        return PluginResult(continue_processing=False)
+
+
+class Breaks(Good):
+    async def tool_pre_invoke(self, payload: Any, context: Any) -> PluginResult[Any]:
+        raise ValueError("broken")

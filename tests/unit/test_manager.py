@@ -24,6 +24,7 @@ from cpex.framework.hooks.tools import ToolHookType, ToolPreInvokePayload
 from cpex.framework.manager import PluginManager, TenantPluginManager, get_plugin_manager
 from cpex.framework.models.config import Config, PluginConfig
 from cpex.framework.models.context import GlobalContext, PluginContext
+from cpex.framework.models.mode import PluginMode
 from cpex.framework.models.result import PluginResult
 from cpex.framework.settings import settings
 
@@ -519,3 +520,58 @@ async def test_a_table_of_another_request_is_of_no_use_to_this_one() -> None:
     _, table = await call(manager, context=GlobalContext(request_id="one"))
     await call(manager, context=GlobalContext(request_id="two"), local_contexts=table)
     assert seen == [None, None]
+
+
+# Overlays that hosts make with `model_copy`, which validates nothing.
+
+
+@pytest.mark.parametrize(
+    ("overlay", "allows"),
+    [
+        ({"mode": "sequential"}, False),
+        ({"mode": "concurrent"}, False),
+        ({"mode": "audit"}, True),
+        ({"mode": "transform"}, True),
+        ({"mode": "fire_and_forget"}, True),
+    ],
+)
+async def test_a_mode_that_an_overlay_gives_as_text_is_that_mode(overlay: dict[str, str], allows: bool) -> None:
+    manager = tenant(entry("Denies", "a").model_copy(update=overlay))
+    await manager.initialize()
+    result, _ = await call(manager)
+    assert result.continue_processing is allows
+    assert [(type(record.mode), record.mode) for record in result.executions] == [(PluginMode, overlay["mode"])]
+    await manager.shutdown()
+
+
+async def test_on_error_that_an_overlay_gives_as_text_is_heeded(log: list[Any]) -> None:
+    breaks = entry("Breaks", "a")
+    manager = tenant(breaks.model_copy(update={"on_error": "fail"}))
+    await manager.initialize()
+    with pytest.raises(PluginError):
+        await call(manager)
+    await manager.shutdown()
+    manager = tenant(breaks.model_copy(update={"on_error": "disable"}))
+    await manager.initialize()
+    await call(manager)
+    assert manager.disabled_plugins == {"a"}
+    await manager.shutdown()
+    manager = tenant(entry("CannotStart", "a").model_copy(update={"on_error": "ignore"}))
+    await manager.initialize()
+    assert list(manager.failed_plugins) == ["a"]
+    with pytest.raises(PluginLoadError):
+        await tenant(entry("CannotStart", "a").model_copy(update={"on_error": "fail"})).initialize()
+
+
+async def test_a_plugin_that_an_overlay_disables_by_text_is_not_loaded(log: list[Any]) -> None:
+    manager = tenant(entry("CannotBeMade", "a").model_copy(update={"mode": "disabled"}))
+    await manager.initialize()
+    assert (manager.plugin_count, log) == (0, [])
+
+
+@pytest.mark.parametrize("overlay", [{"mode": "sequental"}, {"on_error": "never"}])
+async def test_an_overlay_that_makes_no_sense_stops_the_start(overlay: dict[str, str], log: list[Any]) -> None:
+    manager = tenant(entry("Good", "a").model_copy(update=overlay))
+    with pytest.raises(PluginLoadError, match=f"failed: a - '{next(iter(overlay.values()))}' is not a valid"):
+        await manager.initialize()
+    assert log == [("start", "a"), ("stop", "a")]

@@ -26,6 +26,9 @@ from cpex.framework.registry import PluginInstanceRegistry
 __all__ = ["FailedPlugin", "start_plugins"]
 
 
+_MAY_BE_MISSING = (OnError.IGNORE, OnError.DISABLE)
+
+
 @dataclass(frozen=True, slots=True)
 class FailedPlugin:
     """A plugin that the manager started without."""
@@ -83,7 +86,8 @@ async def _start_all(
     failed: dict[str, FailedPlugin] = {}
     fatal: list[FailedPlugin] = []
     for entry in config.plugins or []:
-        if entry.mode is PluginMode.DISABLED:
+        # Compared by value, here and below: an overlay of a host's may hold mere texts.
+        if entry.mode == PluginMode.DISABLED:
             logger.info("Plugin %s is disabled and was not loaded", entry.name)
             continue
         try:
@@ -93,7 +97,7 @@ async def _start_all(
         # Plugin boundary.
         except Exception as error:
             failure = FailedPlugin(entry.name, entry.kind, locations.get(entry.name), error)
-            if entry.on_error is OnError.FAIL if any_is_fatal is None else any_is_fatal:
+            if entry.on_error not in _MAY_BE_MISSING if any_is_fatal is None else any_is_fatal:
                 fatal.append(failure)
             else:
                 failed[entry.name] = failure

@@ -287,6 +287,18 @@ class PluginConfig(BaseModel):
         """Every field as compact JSON text, in the order of declaration."""
         return self.model_dump_json()
 
+    def with_members(self) -> Self:
+        """This configuration, or a copy in which texts that nobody validated stand for members.
+
+        Hosts overlay configurations by `model_copy(update={"mode": "audit"})`, which validates nothing.
+
+        Raises:
+            ValueError: `mode` or `on_error` is no text of a member.
+        """
+        if type(self.mode) is PluginMode and type(self.on_error) is OnError:
+            return self
+        return self.model_copy(update={"mode": PluginMode(self.mode), "on_error": OnError(self.on_error)})
+
     def private_copy(self) -> Self:
         """A copy that shares nothing that can be changed, so that its holder cannot change this one.
 
