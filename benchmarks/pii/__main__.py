@@ -1,6 +1,6 @@
 """How well personal data is found, and how fast, beside the recognisers of `presidio-analyzer` in the same run.
 
-Usage: `python -m benchmarks.pii [--quick] [--seed N] [--json PATH]`. Prints two tables in Markdown. Exit codes: 0 it
+Usage: `python -m benchmarks.pii [--quick] [--seed N] [--json PATH]`. Prints three tables in Markdown. Exit codes: 0 it
 was measured, 1 it could not be, 2 usage. The page docs/plugins/pii_redaction.md tells how to read the tables.
 """
 
@@ -53,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def report(document: dict[str, Any]) -> Iterator[str]:
-    """The tables: what was found, and how fast."""
+    """The tables: what was found, how fast, and how slow it is at worst."""
     corpora: dict[str, Any] = document["corpora"]
     yield "| text | type | labels | recall | presidio | precision | presidio |"
     yield "|---|---|---:|---:|---:|---:|---:|"
@@ -74,6 +74,11 @@ def report(document: dict[str, Any]) -> Iterator[str]:
                 f"| {words.format(round(corpus['characters'] / corpus['texts']))} "
                 f"| {speed['ours']:.1f} | {speed['presidio']:.2f} | {speed['times']:.1f} |"
             )
+    yield ""
+    yield "| phone regions | seconds for a megabyte of digits made to be slow |"
+    yield "|---|---:|"
+    for regions, seconds in document["hostile"].items():
+        yield f"| {regions} | {seconds:.1f} |"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from statistics import median
 from typing import Any
 
-from benchmarks.pii.corpus import LABELS, Sample, documents, records
+from benchmarks.pii.corpus import LABELS, PHONE_REGIONS, Sample, documents, records
 from benchmarks.pii.engines import Search, our_search, ours, presidio, presidio_search, presidio_sentences
 from benchmarks.pii.score import Find, score
 
@@ -25,6 +25,8 @@ CORPORA: dict[str, Callable[[int, int], list[Sample]]] = {
     "documents": documents,
     "records": records,
 }
+HOSTILE = ("27 36 ", "49 30 ", "4151 ", "1  ", "030 901820 ", "212-555-0100 ")
+"""What texts are made of that take long to search for phone numbers."""
 PATTERNED = tuple(type_ for type_ in LABELS if type_ != "phone")
 
 
@@ -36,7 +38,15 @@ def main(seed: int, count: int, rounds: int) -> dict[str, Any]:
         "seed": seed,
         "rounds": rounds,
         "corpora": {name: _measure(make(seed, count), theirs, rounds) for name, make in CORPORA.items()},
+        "hostile": {" ".join(regions): _slowest(regions, rounds) for regions in (("US",), PHONE_REGIONS)},
     }
+
+
+def _slowest(regions: Sequence[str], rounds: int, size: int = 100_000) -> float:
+    """Seconds that we take for a megabyte of phone-like digits at worst."""
+    search = our_search("phone", regions=regions)
+    texts = [(part * size)[:size] for part in HOSTILE]
+    return max(median(_seconds([text], [search]) for _ in range(rounds)) for text in texts) * 1e6 / size
 
 
 def _measure(corpus: list[Sample], theirs: dict[str, Find], rounds: int) -> dict[str, Any]:

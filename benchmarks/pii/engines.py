@@ -35,9 +35,9 @@ def ours(*types: str) -> Find:
     return lambda text: [(finding.start, finding.end) for finding in find(text)]
 
 
-def our_search(*types: str) -> Search:
+def our_search(*types: str, regions: Sequence[str] = PHONE_REGIONS) -> Search:
     """The same, with what it returns left as it is."""
-    return Recognisers([PiiType(type_) for type_ in types], PHONE_REGIONS).find
+    return Recognisers([PiiType(type_) for type_ in types], regions).find
 
 
 def presidio(type_: str) -> Find:

@@ -69,7 +69,7 @@ def test_the_tables_have_a_line_for_each_type_and_each_cut() -> None:
         "types": {"ip": {"ours": side, "presidio": {**side, "recall": 0.5}}},
         "speed": dict.fromkeys(("texts", "long", "phone"), speed),
     }
-    assert list(report({"corpora": {"mails": corpus}})) == [
+    assert list(report({"corpora": {"mails": corpus}, "hostile": {"US GB": 5.68}})) == [
         "| text | type | labels | recall | presidio | precision | presidio |",
         "|---|---|---:|---:|---:|---:|---:|",
         "| mails | `ip` | 1,200 | 1.000 | 0.500 | 1.000 | 1.000 |",
@@ -79,4 +79,8 @@ def test_the_tables_have_a_line_for_each_type_and_each_cut() -> None:
         "| mails | 2.4 | texts of 150 characters | 30.1 | 1.23 | 24.4 |",
         "| mails | 2.4 | 16 kB | 30.1 | 1.23 | 24.4 |",
         "| mails | 2.4 | texts of 150 characters, phone alone | 30.1 | 1.23 | 24.4 |",
+        "",
+        "| phone regions | seconds for a megabyte of digits made to be slow |",
+        "|---|---:|",
+        "| US GB | 5.7 |",
     ]

@@ -75,8 +75,9 @@ def is_iban(compact: bytes) -> bool:
     country, check, account = compact[:2], compact[2:4], compact[4:]
     if len(compact) != IBAN_LENGTHS.get(country) or not check.isdigit():
         return False
-    # One look-up a character takes three quarters of the time of a translation.
-    number = account if account.isdigit() else b"".join(map(_IBAN_NUMBER_OF, account))
+    # From the first letter to the last there are seldom more than four characters.
+    letters = account.strip(b"0123456789")
+    number = account.replace(letters, b"".join(map(_IBAN_NUMBER_OF, letters))) if letters else account
     return int(number + _COUNTRY_NUMBERS[country] + check) % 97 == 1
 
 

@@ -33,7 +33,8 @@ _IBAN_JOINTS = b" -\x7f"
 _HEX = "[0-9A-Fa-f]"
 _OCTETS = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
 # What is looked at last is what is seldom: that no third colon stands before.
-_SIGHT = re.compile(rf":(?:(?=:(?!:))|((?:{_HEX}{{1,4}}+:){{5}}+(?:{_HEX}{{1,4}}+:{_HEX}{{1,4}}+|{_OCTETS})))(?<!::)")
+_GROUP = f"{_HEX}{{1,4}}+"
+_SIGHT = re.compile(rf":(?:(?=:(?!:))|({f'{_GROUP}:' * 5}(?:{_GROUP}:{_GROUP}|{_OCTETS})))(?<!::)")
 """What an address cannot do without: two colons in a row, or, as a group, all that follows its first colon."""
 _IPV6 = re.compile(rf"(?:{_HEX}{{0,4}}:){{2,7}}(?:{_OCTETS}|{_HEX}{{0,4}})")
 _HEX_DIGITS = "0123456789abcdefABCDEF"
