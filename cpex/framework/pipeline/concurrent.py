@@ -56,6 +56,8 @@ class _Race(Relay[_Turn]):
         super().__init__(call, iter(turns), call.payload, call.source)
         self.turns = turns
         self._over: list[_Turn] = []
+        self._in_order = True
+        """Whether those that are over ended in the order of priority."""
         self._tasks: list[asyncio.Task[Any]] = []
         self._pool = pool or len(turns)
         self._wake: asyncio.Future[None] | None = None
@@ -77,10 +79,13 @@ class _Race(Relay[_Turn]):
 
     def allowed(self, turns: list[_Turn]) -> None:
         if turns:
+            # One task takes its turns in order.
+            self._in_order = not self._over
             self._over += turns
             self._wake_up()
 
     def ended(self, turn: _Turn) -> None:
+        self._in_order = not self._over
         self._over.append(turn)
         if turn.ends_the_call:
             self.decided = True
@@ -126,7 +131,8 @@ class _Race(Relay[_Turn]):
         Those that end at the same moment are taken by priority, so that the same inputs give the same decision.
         """
         ended = self._over[seen:]
-        ended.sort(key=_index)
+        if not self._in_order:
+            ended.sort(key=_index)
         return ended
 
     async def stop(self) -> None:
@@ -197,6 +203,7 @@ async def _run_alone(race: _Race) -> None:
 
 async def _run_race(race: _Race) -> None:
     call, seen = race.call, 0
+    note = call.trail.append
     race.spawn()
     try:
         while seen < len(race.turns) and call.halted_by is None:
@@ -206,7 +213,7 @@ async def _run_race(race: _Race) -> None:
                 seen += 1
                 turn.counted = True
                 if turn.plain and not call.watched:
-                    call.trail.append((turn.step, turn.duration_ns))
+                    note((turn.step, turn.duration_ns))
                     continue
                 _count(call, turn)
                 if call.halted_by is not None:
