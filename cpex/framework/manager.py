@@ -280,8 +280,7 @@ class _Manager(_ManagerState):
             # A demand that nothing can meet must not wait for the first request.
             Coverage(config.coverage)
         self._loader.append_to_search_path(config.plugin_dirs, base=self._config_path or None)
-        explicit = bool(settings.fail_on_plugin_error) if settings.fail_on_plugin_error_explicit else None
-        return await start_plugins(config, self._loader, self._registry, self._locations, any_is_fatal=explicit)
+        return await start_plugins(config, self._loader, self._registry, self._locations, any_is_fatal=_any_is_fatal)
 
     async def shutdown(self) -> None:
         """Let background work end (at most the drain timeout), then shut every plugin down, last started first.
@@ -380,6 +379,11 @@ class _Manager(_ManagerState):
         return await self._get_executor().execute_plugin(
             ref, converted, context, violations_as_exceptions, extensions=extensions
         )
+
+
+def _any_is_fatal() -> bool | None:
+    """Whether any plugin that does not start stops the start, where the operator has said so."""
+    return bool(settings.fail_on_plugin_error) if settings.fail_on_plugin_error_explicit else None
 
 
 def _names(manager: _Manager) -> list[str]:

@@ -128,9 +128,8 @@ class ExternalPluginServer:
             await self._registry.shutdown()
             raise
         self._loader.append_to_search_path(self._config.plugin_dirs, base=self._path or None)
-        explicit = settings.fail_on_plugin_error if settings.fail_on_plugin_error_explicit else None
         self._failed = await start_plugins(
-            self._config, self._loader, self._registry, self._locations, any_is_fatal=explicit
+            self._config, self._loader, self._registry, self._locations, any_is_fatal=_any_is_fatal
         )
         self._initialized = True
         logger.info("Plugin server initialized with %d plugins", self._registry.plugin_count)
@@ -284,6 +283,11 @@ class ExternalPluginServer:
                 raise _refused(f"Unable to find {hook} for plugin {plugin}; plugins of this server: {known}", plugin)
             step = self._steps[key] = compile_step(hook, ref)
         return step
+
+
+def _any_is_fatal() -> bool | None:
+    """Whether any plugin that does not start stops the start, where the operator has said so."""
+    return bool(settings.fail_on_plugin_error) if settings.fail_on_plugin_error_explicit else None
 
 
 def _config_path(given: str | None) -> str:

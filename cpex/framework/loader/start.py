@@ -6,7 +6,7 @@ out is for the plugin's `on_error` to say, unless the environment does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +46,14 @@ async def start_plugins(
     registry: PluginInstanceRegistry,
     locations: Mapping[str, str],
     *,
-    any_is_fatal: bool | None = None,
+    any_is_fatal: Callable[[], bool | None],
 ) -> dict[str, FailedPlugin]:
     """Make, initialise and register the configured plugins, in order.
 
     Args:
         locations: Plugin name -> where its entry stands, for messages.
-        any_is_fatal: Whether one that does not start stops the start; `None` leaves it to the plugin's `on_error`.
+        any_is_fatal: Whether one that does not start stops the start; `None` leaves it to the plugin's `on_error`. It
+            is asked when one has failed: a setting that is malformed stops nothing that does not need it.
 
     Returns:
         The plugins that may be missing and are, by name. An external one among them that has hooks in this
@@ -81,7 +82,7 @@ async def _start_all(
     started: PluginInstanceRegistry,
     registry: PluginInstanceRegistry,
     locations: Mapping[str, str],
-    any_is_fatal: bool | None,
+    any_is_fatal: Callable[[], bool | None],
 ) -> dict[str, FailedPlugin]:
     failed: dict[str, FailedPlugin] = {}
     fatal: list[FailedPlugin] = []
@@ -97,7 +98,8 @@ async def _start_all(
         # Plugin boundary.
         except Exception as error:
             failure = FailedPlugin(entry.name, entry.kind, locations.get(entry.name), error)
-            if entry.on_error not in _MAY_BE_MISSING if any_is_fatal is None else any_is_fatal:
+            is_fatal = any_is_fatal()
+            if entry.on_error not in _MAY_BE_MISSING if is_fatal is None else is_fatal:
                 fatal.append(failure)
             else:
                 failed[entry.name] = failure
