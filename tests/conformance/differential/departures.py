@@ -104,8 +104,9 @@ PAYLOADS: tuple[Departure, ...] = (
     Departure(
         "D16",
         "background plugins",
-        "get the host's payload and a new context each time; nobody waits for them",
-        "get the final payload, redacted even after a denial, and their own state; `shutdown()` drains them",
+        "get the host's payload and a new context each time, in a task for each; nobody waits for them",
+        "get the final payload, redacted even after a denial, and their own state, in one task for all of a call; "
+        "`shutdown()` drains them",
     ),
     Departure(
         "D17",
