@@ -43,10 +43,10 @@ class Site:
         return PlainTextResponse("answered")
 
     async def streamed_call(self, request: Request) -> Response:
-        return EventSourceResponse(self._never())
+        return EventSourceResponse(self._never(), ping=10 * LIMIT_S)
 
     async def stream(self, request: Request) -> Response:
-        return EventSourceResponse(self._never())
+        return EventSourceResponse(self._never(), ping=10 * LIMIT_S)
 
     async def _never(self) -> AsyncIterator[str]:
         try:
