@@ -8,7 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
+from itertools import count, permutations
 from pathlib import Path
 
 import pytest
@@ -19,9 +19,12 @@ _ATTEMPTS = 3
 PROGRAMS = ("redis-server", "valkey-server")
 """The makes of server that the store speaks to, each by the name of its program."""
 _SLOTS = 16_384
-# The rest of a cluster serves its keys while a part is away; a node is given up after half a second.
-_CLUSTER_OPTIONS = ["--cluster-enabled", "yes", "--cluster-node-timeout", "500", "--databases", "1"]
+# The rest of a cluster serves its keys while a part is away. On a busy machine nodes are silent for seconds: none is
+# given up for that, and a replica stands in for its master however long it has not heard of it.
+_PATIENCE_MS, _IMPATIENCE_MS = "60000", "2000"
+_CLUSTER_OPTIONS = ["--cluster-enabled", "yes", "--cluster-node-timeout", _PATIENCE_MS, "--databases", "1"]
 _CLUSTER_OPTIONS += ["--cluster-require-full-coverage", "no", "--repl-diskless-sync-delay", "0"]
+_CLUSTER_OPTIONS += ["--cluster-replica-validity-factor", "0"]
 _WHERE = {
     "redis-server": "apt-get install redis-server",
     "valkey-server": "apt-get install valkey-server, on Debian 12 from its backports",
@@ -119,8 +122,10 @@ class RedisCluster:
         for number, master in enumerate(self.masters):
             last = _SLOTS if master is self.masters[-1] else (number + 1) * size
             master.ask("CLUSTER", "ADDSLOTSRANGE", str(number * size), str(last - 1))
-        for node in (*others, self.replica):
-            first.ask("CLUSTER", "MEET", "127.0.0.1", str(node.port), str(node.bus_port))
+        nodes = (first, *others, self.replica)
+        # Each meets each: what they would tell of one another by and by, they know at once.
+        for one, other in permutations(nodes, 2):
+            one.ask("CLUSTER", "MEET", "127.0.0.1", str(other.port), str(other.bus_port))
         self._await(f"cluster_known_nodes:{len(self.masters) + 1}", self.replica)
         name = first.ask("CLUSTER", "MYID").strip()
         _repeat(lambda: "OK" in self.replica.ask("CLUSTER", "REPLICATE", name), "the replica does not know its master")
@@ -132,11 +137,18 @@ class RedisCluster:
         slot, name = receiver.ask("CLUSTER", "KEYSLOT", key).strip(), receiver.ask("CLUSTER", "MYID").strip()
         for master in (receiver, *self.masters):
             master.ask("CLUSTER", "SETSLOT", slot, "NODE", name)
+        # What the last owner has said before does not count any more.
+        receiver.ask("CLUSTER", "BUMPEPOCH")
 
     def await_failover(self) -> None:
         """Wait until the replica has taken its master's place."""
+        survivors = (*self.masters[1:], self.replica)
+        for node in survivors:
+            node.ask("CONFIG", "SET", "cluster-node-timeout", _IMPATIENCE_MS)
         _repeat(lambda: "role:master" in self.replica.ask("INFO", "replication"), "the replica did not take over")
-        self._await_service(*self.masters[1:], self.replica)
+        self._await_service(*survivors)
+        for node in survivors:
+            node.ask("CONFIG", "SET", "cluster-node-timeout", _PATIENCE_MS)
 
     def kill(self) -> None:
         """End all of them at once."""
