@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,12 @@ class Endpoint:
         self._server, self._thread = start_http_server(port, address, registry)
         self.registry = registry
         self.users = 0
+        self._pid = os.getpid()
+
+    @property
+    def is_own(self) -> bool:
+        """Whether this process listens, and not the one that it was forked off from."""
+        return self._pid == os.getpid()
 
     @property
     def port(self) -> int:
@@ -37,7 +44,11 @@ class Endpoint:
         return int(self._server.server_port)
 
     def stop(self) -> None:
-        """Stop listening and wait for the thread to end."""
+        """Stop listening and wait for the thread to end. A forked child only lets go of what it inherited."""
+        if not self.is_own:
+            # The thread is the parent's, which goes on listening: to wait for it would be to wait for ever.
+            self._server.socket.close()
+            return
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -56,7 +67,7 @@ def open_endpoint(address: str, port: int, registry: CollectorRegistry) -> Endpo
     """
     with _lock:
         endpoint = _endpoints.get((address, port)) if port else None
-        if endpoint is None:
+        if endpoint is None or not endpoint.is_own:
             endpoint = Endpoint(address, port, registry)
             _endpoints[address, endpoint.port] = endpoint
         elif endpoint.registry is not registry:

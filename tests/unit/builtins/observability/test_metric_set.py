@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
 from urllib.request import urlopen
 
@@ -117,3 +119,29 @@ def test_an_endpoint_serves_until_its_last_user_closes_it() -> None:
     close_endpoint(second)
     with pytest.raises(OSError, match="refused"):
         urlopen(f"http://127.0.0.1:{second.port}/metrics", timeout=90)
+
+
+FORKING = """
+import os
+from urllib.request import urlopen
+from prometheus_client import CollectorRegistry
+from cpex.builtins.observability._endpoint import close_endpoint, open_endpoint
+
+endpoint = open_endpoint("127.0.0.1", 0, CollectorRegistry())
+child = os.fork()
+if child == 0:
+    try:
+        close_endpoint(endpoint)
+        print("closed", flush=True)
+    finally:
+        os._exit(0)
+os.waitpid(child, 0)
+with urlopen(f"http://127.0.0.1:{endpoint.port}/metrics", timeout=60) as answer:
+    print(answer.status)
+close_endpoint(endpoint)
+"""
+
+
+def test_a_forked_child_lets_go_of_the_endpoint_and_its_parent_goes_on_listening() -> None:
+    run = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout == "closed\n200\n", run.stderr
