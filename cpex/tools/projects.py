@@ -13,7 +13,16 @@ import typer
 
 from cpex.tools.console import clean_end, complain
 from cpex.tools.exit_codes import ExitCode
-from cpex.tools.templates import STARTER, ProjectValues, TemplateError, render, slug_of, template_types
+from cpex.tools.templates import (
+    STARTER,
+    ProjectValues,
+    TemplateError,
+    class_name_of,
+    package_of,
+    render,
+    slug_of,
+    template_types,
+)
 
 __all__ = ["bootstrap", "git_config", "init"]
 
@@ -93,10 +102,10 @@ def _destination(given: str | None, *, ask: bool) -> Path:
 
 def _bootstrap_packaged(template: str, destination: Path, *, ask: bool) -> None:
     try:
-        slug = slug_of(destination.name)
+        slug = package_of(destination.name)
         # A package of the project's name holds `native` and `isolated` plugins; it must be one that can be imported.
         target = destination if template == "external" else destination.with_name(slug)
-        values = _values(slug, "".join(part.capitalize() for part in slug.split("_")), "A plugin of cpex.")
+        values = _values(slug, class_name_of(slug), "A plugin of cpex.")
         if ask:
             values = _asked(values)
         if target.exists():

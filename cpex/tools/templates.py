@@ -25,6 +25,7 @@ __all__ = [
     "TemplateError",
     "class_name_of",
     "cpex_requirement",
+    "package_of",
     "render",
     "slug_of",
     "template_types",
@@ -89,6 +90,16 @@ def slug_of(name: str) -> str:
     if not slug.isidentifier() or keyword.iskeyword(slug) or not slug.isascii():
         raise TemplateError(f"`{name}` is no name for a package; use letters, digits and `_`, and begin with a letter")
     return slug
+
+
+def package_of(folder: str) -> str:
+    """A folder's name as a package: as it is where Python can import that, else as `slug_of` has it.
+
+    Raises:
+        TemplateError: That is no name for a package.
+    """
+    importable = folder.isascii() and folder.isidentifier() and not keyword.iskeyword(folder)
+    return folder if importable else slug_of(folder)
 
 
 def class_name_of(name: str) -> str:

@@ -78,6 +78,16 @@ def test_a_bootstrapped_project_passes_its_own_test_and_check(tmp_path: Path, ki
     assert schema.is_file()
 
 
+def test_a_folder_that_can_be_imported_keeps_its_name(tmp_path: Path) -> None:
+    done = bootstrap(tmp_path, "-d", "CardGuard", "--no_input")
+    assert (done.returncode, done.stdout) == (0, "wrote CardGuard\n"), done.stderr
+    manifest = PluginManifest.model_validate(yaml.safe_load((tmp_path / "CardGuard/plugin-manifest.yaml").read_text()))
+    assert (manifest.name, manifest.kind) == ("CardGuard", "CardGuard.plugin.CardGuard")
+    tested = run(tmp_path / "CardGuard", sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider")
+    assert "4 passed" in tested.stdout, tested.stdout + tested.stderr
+    assert bootstrap(tmp_path, "-d", "a-guard", "--no_input").stdout == "wrote a_guard\n"
+
+
 def test_names_with_quotes_and_colons_break_no_file(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
