@@ -21,17 +21,13 @@ from cpex.framework.pipeline.turns import is_plain_allow, is_ready
 class _Turn(Turn):
     """One concurrent plugin's turn."""
 
-    __slots__ = ("counted", "index")
+    counted = False
+    """Whether it had its effect on the call."""
 
     def __init__(self, step: Step, index: int) -> None:
         # Written out: one is made for every turn.
         self.step = step
-        self.context = self.result = self.error = None
-        self.duration_ns = 0
-        self.plain = False
         self.index = index
-        self.counted = False
-        """Whether it had its effect on the call."""
 
     @property
     def answered(self) -> bool:
@@ -82,7 +78,8 @@ class _Race(Relay[_Turn]):
             # One task takes its turns in order.
             self._in_order = not self._over
             self._over += turns
-            self._wake_up()
+            if not self._starting:
+                self._wake_up()
 
     def ended(self, turn: _Turn) -> None:
         self._in_order = not self._over
@@ -187,8 +184,9 @@ async def run_concurrent(call: ExecutionContext, pool: int) -> None:
                 call.trail.append(turn.step.cancelled(turn.duration_ns))
             elif turn.context is not None and turn.answered and "global_context" in raw_dict(turn.context):
                 call.share_state(turn.context)
-            # Its traceback refers to frames that refer to the turn: a cycle that would keep the call alive.
-            turn.error = None
+            if turn.error is not None:
+                # Its traceback refers to frames that refer to the turn: a cycle that would keep the call alive.
+                turn.error = None
 
 
 async def _run_alone(race: _Race) -> None:

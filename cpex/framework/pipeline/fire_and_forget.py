@@ -29,18 +29,10 @@ from cpex.framework.pipeline.turns import admitted
 class _Background(Turn):
     """One fire-and-forget plugin's turn, and its record, which is completed in place if somebody asks for it early."""
 
-    __slots__ = ("_record", "failure", "outcome")
-
-    def __init__(self, step: Step) -> None:
-        # Written out: one is made for every turn.
-        self.step = step
-        self.context = self.result = self.error = None
-        self.duration_ns = 0
-        self.plain = False
-        self.failure: PluginErrorModel | None = None
-        self.outcome: _Outcome | None = None
-        """`None` as long as it is pending."""
-        self._record: ControlExecutionRecord | None = None
+    failure: PluginErrorModel | None = None
+    outcome: _Outcome | None = None
+    """`None` as long as it is pending."""
+    _record: ControlExecutionRecord | None = None
 
     def record(self) -> ControlExecutionRecord:
         """The record, true as of now; every call returns the same object."""

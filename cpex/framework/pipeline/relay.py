@@ -33,23 +33,10 @@ _put = dict.__setitem__
 
 
 class Turn:
-    """One plugin's turn in a relay, and how it went."""
+    """One plugin's turn in a relay, and how it went.
 
-    __slots__ = (
-        "awaited",
-        "context",
-        "coroutine",
-        "duration_ns",
-        "error",
-        "plain",
-        "result",
-        "span",
-        "started_ns",
-        "step",
-        "stepper",
-        "variables",
-        "view",
-    )
+    One is made for every plugin of a call, so what most turns never change is read from the class.
+    """
 
     awaited: Any
     coroutine: Coroutine[Any, Any, Any]
@@ -58,17 +45,17 @@ class Turn:
     stepper: Stepper
     variables: Context
     view: Any
+    context: PluginContext | None = None
+    """What the plugin was handed, as far as it may have touched it."""
+    result: PluginResult[Any] | None = None
+    error: BaseException | None = None
+    """What it raised. Its traceback refers to frames that refer to the turn, so it must be let go."""
+    duration_ns = 0
+    plain = False
+    """Whether it is known that the answer allows and carries nothing else."""
 
     def __init__(self, step: Step) -> None:
         self.step = step
-        self.context: PluginContext | None = None
-        """What the plugin was handed, as far as it may have touched it."""
-        self.result: PluginResult[Any] | None = None
-        self.error: BaseException | None = None
-        """What it raised. Its traceback refers to frames that refer to the turn, so it must be let go."""
-        self.duration_ns = 0
-        self.plain = False
-        """Whether it is known that the answer allows and carries nothing else."""
 
 
 T = TypeVar("T", bound=Turn)
