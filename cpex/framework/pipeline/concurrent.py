@@ -172,14 +172,15 @@ async def run_concurrent(call: ExecutionContext, pool: int) -> None:
         steps = tuple(step for step in steps if is_ready(call, step))
     turns = [_Turn(step, index) for index, step in enumerate(steps)]
     race = _Race(call, turns, pool)
+    settled = False
     try:
         if len(turns) == 1:
             # A lone plugin needs no task of its own.
             await _run_alone(race)
         elif turns:
-            await _run_race(race)
+            settled = await _run_race(race)
     finally:
-        for turn in turns:
+        for turn in turns if not settled else ():
             if not turn.counted:
                 call.trail.append(turn.step.cancelled(turn.duration_ns))
             elif turn.context is not None and turn.answered and "global_context" in raw_dict(turn.context):
@@ -199,8 +200,9 @@ async def _run_alone(race: _Race) -> None:
     _count(race.call, turn)
 
 
-async def _run_race(race: _Race) -> None:
-    call, seen = race.call, 0
+async def _run_race(race: _Race) -> bool:
+    """Run the turns; return whether all of them allowed and kept nothing, so that nothing is left to be done."""
+    call, seen, settled = race.call, 0, True
     note = call.trail.append
     race.spawn()
     try:
@@ -212,13 +214,17 @@ async def _run_race(race: _Race) -> None:
                 turn.counted = True
                 if turn.plain and not call.watched:
                     note((turn.step, turn.duration_ns))
+                    if turn.context is not None:
+                        settled = False
                     continue
+                settled = False
                 _count(call, turn)
                 if call.halted_by is not None:
                     break
     finally:
         if not race.let_go():
             await race.stop()
+    return settled and seen == len(race.turns)
 
 
 def _count(call: ExecutionContext, turn: _Turn) -> None:

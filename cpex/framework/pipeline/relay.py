@@ -135,7 +135,7 @@ class Relay(ABC, Generic[T]):
             if self.decided and self.leaves(turn):
                 break
             step = turn.step
-            turn.started_ns = started = now
+            started = now
             if special:
                 turn.span = tracer.start(step, call.limit_of(step)) if tracer is not None else None
             if perhaps_entered and (owed is None or turn.context is not None or (noted and not owed)):
@@ -154,7 +154,7 @@ class Relay(ABC, Generic[T]):
                 variables = copy_context()
                 awaited = variables.run(send, coroutine)
                 if awaited is not ENDED:
-                    turn.context, turn.view = context, view
+                    turn.context, turn.view, turn.started_ns = context, view, started
                     turn.coroutine, turn.variables, turn.awaited, turn.stepper = coroutine, variables, awaited, stepper
                     if owed is not None:
                         _put(call.table, call.request_id + step.uuid, context)
