@@ -31,9 +31,11 @@ if [ "$(id -u)" = 0 ] && ! absent apt-get && { absent redis-server || absent val
   absent redis-server && get redis-server openssl
   absent valkey-server && ! get valkey-server && get_from_backports valkey-server
 fi
+# Where no registry answers, npm would go on asking for many minutes.
+bounded=$(command -v timeout >/dev/null && echo 'timeout 60')
 editors=.venv-editors
 [ -x $editors/node_modules/.bin/yaml-language-server ] || absent npm ||
-  npm install --silent --no-audit --no-fund --prefix $editors yaml-language-server@1.25.0 >/dev/null 2>&1
+  $bounded npm install --silent --no-audit --no-fund --prefix $editors yaml-language-server@1.25.0 >/dev/null 2>&1
 
 absent redis-server && echo "redis-server is not installed: the tests that start one are skipped"
 absent valkey-server && echo "valkey-server is not installed: the store's tests on it are skipped"
