@@ -11,6 +11,7 @@ import pytest
 from integration.transports.hosts import call, host
 from integration.transports.leftovers import open_descriptors
 from integration.transports.servers import NAME, grpc
+from listeners import listening
 from support import other_tasks
 
 from cpex.framework import PluginConfig, PluginError
@@ -20,27 +21,16 @@ from cpex.framework.external.grpc.client import GrpcExternalPlugin
 @asynccontextmanager
 async def peer(sent: bytes | None) -> AsyncIterator[int]:
     """The port of a server that sends those bytes to whoever connects, and closes; `None` stands for silence."""
-    silence = asyncio.Event()
 
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            if sent is None:
-                await silence.wait()
-            else:
-                writer.write(sent)
-                await writer.drain()
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
+        if sent is None:
+            await asyncio.Event().wait()
+        else:
+            writer.write(sent)
+            await writer.drain()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
+    async with listening(serve) as server:
         yield server.sockets[0].getsockname()[1]
-    finally:
-        silence.set()
-        server.close()
-        await server.wait_closed()
 
 
 @pytest.mark.parametrize(
@@ -98,14 +88,14 @@ async def far_away(port: int, first_byte_s: float) -> AsyncIterator[int]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(copy(reader, back), copy(there, writer))
+        try:
+            await asyncio.gather(copy(reader, back), copy(there, writer))
+        finally:
+            back.close()
+            await back.wait_closed()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
+    async with listening(serve) as server:
         yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 async def test_a_server_whose_first_word_takes_half_a_second_is_a_good_server(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from integration.transports.servers import (
     mcp_uds,
     server_config,
 )
+from listeners import listening
 from ports import free_port
 
 from cpex.framework import PluginError
@@ -46,24 +47,15 @@ async def canned(answer: Answerer, version: str = "2025-11-25") -> AsyncIterator
     """A server that shakes hands, knows the plugin, and leaves the answer of a hook to the test."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
-                body = await reader.readexactly(int(fields.get(b"content-length", b"0")))
-                message = json.loads(body) if body else {"method": "goodbye"}
-                await _polite(message, writer, version) or await answer(message, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            fields = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:] if line)
+            body = await reader.readexactly(int(fields.get(b"content-length", b"0")))
+            message = json.loads(body) if body else {"method": "goodbye"}
+            await _polite(message, writer, version) or await answer(message, writer)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    try:
+    async with listening(serve) as server:
+        port = server.sockets[0].getsockname()[1]
         yield {"kind": "external", "mcp": {"proto": "STREAMABLEHTTP", "url": f"http://localhost:{port}/mcp"}}
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 async def _polite(message: dict[str, Any], writer: asyncio.StreamWriter, version: str) -> bool:

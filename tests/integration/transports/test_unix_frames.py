@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from integration.transports.servers import HOOKS, KIND, NAME
 from integration.transports.unix_peers import Answering, ask, asking, question, server, told
+from listeners import listening
 
 from cpex.framework import (
     PluginError,
@@ -36,17 +37,12 @@ async def peer_of_frames(path: str, answering: Answering) -> AsyncIterator[None]
     """As `peer`; it says that it knows frames."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await read_message(reader)
-            await write_message_async(writer, advertised().SerializeToString())
-            while True:
-                await answering(await read_message(reader), writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+        await read_message(reader)
+        await write_message_async(writer, advertised().SerializeToString())
+        while True:
+            await answering(await read_message(reader), writer)
 
-    async with await asyncio.start_unix_server(serve, path):
+    async with listening(serve, path):
         yield
 
 

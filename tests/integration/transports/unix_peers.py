@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from integration.transports.servers import HOOKS, KIND, NAME, server_config
+from listeners import listening
 
 from cpex.framework import (
     GlobalContext,
@@ -36,23 +37,14 @@ async def peer(path: str, answering: Answering) -> AsyncIterator[None]:
     """A server that answers the question about the configuration, and every other as it is told."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            await read_message(reader)
-            found = messages.GetPluginConfigResponse(found=True, config=CONFIG)
-            await write_message_async(writer, found.SerializeToString())
-            while True:
-                await answering(await read_message(reader), writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            pass
-        finally:
-            writer.close()
+        await read_message(reader)
+        found = messages.GetPluginConfigResponse(found=True, config=CONFIG)
+        await write_message_async(writer, found.SerializeToString())
+        while True:
+            await answering(await read_message(reader), writer)
 
-    server = await asyncio.start_unix_server(serve, path)
-    try:
+    async with listening(serve, path):
         yield
-    finally:
-        server.close()
-        await server.wait_closed()
 
 
 def allowed(text: str) -> bytes:
