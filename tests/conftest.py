@@ -8,10 +8,10 @@ from typing import Any
 
 import doc_blocks
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-# A busy machine is slow, not wrong: how long an example takes is nothing that a test may judge.
-settings.register_profile("no clock", deadline=None)
+# A busy machine is slow, not wrong: how long an example takes, or is in the making, is nothing that a test may judge.
+settings.register_profile("no clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("no clock")
 
 
