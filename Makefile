@@ -25,8 +25,10 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 # Files in the order of their folders: the unit tests, the shortest, leave no worker alone with a long one at the end.
+# A test that fails must fail by itself, too: see the second line's file.
 unit: $(STAMP) services
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest --cache-clear --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+	    || $(BIN)/python tests/rerun_failed.py $$?
 
 # Servers that some tests start for themselves. Where they cannot be installed, those tests are skipped and say so.
 services:
