@@ -1,7 +1,8 @@
 """Peers that tests make up: listeners of this process, whose connections have all ended when their context is left.
 
-`asyncio.start_server` alone leaves that to chance: its `close` ends no connection, and a handler that is cancelled
-before its first step closes nothing. What is left is found by the garbage collector, in some other test.
+`asyncio.start_server` alone leaves that to chance: its `close` ends no connection, one that was taken a moment before
+is lost, and a handler that is cancelled before its first step closes nothing. What is left is found by the garbage
+collector, in some other test.
 """
 
 from __future__ import annotations
@@ -34,9 +35,14 @@ async def listening(serve: Serve, path: str | None = None) -> AsyncIterator[asyn
     try:
         yield server
     finally:
-        server.close()
+        loop = asyncio.get_running_loop()
+        for listener in server.sockets:
+            # Not by `close`: asyncio drops a connection, and leaves it open, whose listener is closed between its being
+            # taken and its being told to its handler.
+            loop.remove_reader(listener)
         for _ in range(_TURNS_TO_ACCEPT):
             await asyncio.sleep(0)
+        server.close()
         await _ended(writers)
         await server.wait_closed()
 
