@@ -34,6 +34,8 @@ _KNOWN = frozenset(
     }
 )
 """Methods that pass, and in which plugins have no say."""
+_REQUESTS = frozenset({*METHODS, *LISTS, *_KNOWN, "initialize", "tasks/result"})
+"""Methods that the protocol has as requests."""
 _LIMITED = frozenset({*METHODS, *LISTS, *_KNOWN} - {LISTEN})
 """Methods that are answered in one go. A handshake may wait for a server's installation, other methods for anything."""
 
@@ -74,6 +76,7 @@ class Operations:
         self._greeted = Requester()
         """What the client said of itself in the handshake."""
         self._warned: set[str] = set()
+        self._refused_notifications = False
 
     def close(self) -> None:
         """End the session."""
@@ -98,6 +101,17 @@ class Operations:
             self._warned.add(method)
             logger.warning("Requests of method `%.100s` pass, and no plugin has a say in them", method)
         return await self._pass(call)
+
+    def is_told(self, method: Any) -> bool:
+        """Whether a notification of the client's is handed on to servers."""
+        # SECURITY: many a server reads the method before it looks for an id: it would do what a request without one
+        # says, past every hook.
+        if isinstance(method, str) and method not in _REQUESTS:
+            return True
+        if not self._refused_notifications:
+            self._refused_notifications = True
+            logger.warning("A notification of method `%.100s` was not forwarded: that is no notification", method)
+        return False
 
     async def _pass(self, call: Call) -> dict[str, Any]:
         asked = self._routes.of(call.method, call.params)

@@ -170,6 +170,8 @@ class Session:
         if method == "notifications/cancelled":
             self._cancel(params if isinstance(params, dict) else {})
             return
+        if not self._operations.is_told(method):
+            return
         servers = self._servers
         if method == "notifications/progress" and isinstance(params, dict):
             token = params.get("progressToken")

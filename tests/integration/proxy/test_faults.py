@@ -169,6 +169,16 @@ async def test_what_does_not_fit_the_protocol_is_refused_and_not_forwarded(
         assert [each["method"] for each in heard] == ["notifications/initialized"]
 
 
+async def test_a_request_without_an_id_is_not_forwarded_as_a_notification(behind: Command) -> None:
+    async with raw_client(behind) as client:
+        await client.shake_hands()
+        for method in ("tools/call", "resources/read", "tools/list", "tasks/result", "initialize", ["tools/call"]):
+            await client.send({"method": method, "params": {"name": "forbidden", "arguments": {}}})
+        await client.send({"method": "notifications/roots/list_changed"})
+        heard = told(await client.ask(2, "tools/call", name="heard"))["args"]["heard"]
+        assert [each["method"] for each in heard] == ["notifications/initialized", "notifications/roots/list_changed"]
+
+
 async def test_an_id_that_is_under_way_cannot_be_used_again(behind: Command) -> None:
     async with raw_client(behind) as client:
         await client.shake_hands()

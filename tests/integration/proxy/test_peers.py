@@ -14,7 +14,7 @@ import httpx2
 import pytest
 from integration.proxy.servers import TIMEOUT_S, client_of, plugins, raw_client
 from integration.proxy.test_everything import outcome
-from integration.proxy.test_http import listening, running, session_at
+from integration.proxy.test_http import BREAKING, listening, running, session_at
 from integration.proxy.test_lists import CATALOGUE, behind, catalogue_over_http
 from mcp import ClientSession
 from ports import free_port
@@ -207,3 +207,21 @@ async def test_clients_that_leave_in_the_middle_leave_nothing_behind(back: str, 
         if back == "http":
             async with session_at(server[-1]) as session:
                 assert await heard(session, ended=3) == "3 begun, 3 ended"
+
+
+async def test_a_call_over_http_that_nobody_would_answer_does_not_reach_the_server(tmp_path: Path) -> None:
+    port = free_port()
+    command = listening(plugins(tmp_path), "--", *BREAKING, port=port)
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        running(command, "The proxy listens"),
+        httpx2.AsyncClient(timeout=TIMEOUT_S) as http,
+    ):
+        client = Posting(f"http://127.0.0.1:{port}/mcp", http)
+        await client.begin()
+        for id in ({}, {"id": None}, {"id": 1.5}, {"id": True}, {"id": [1]}):
+            await client.post({**id, "method": "tools/call", "params": {"name": "forbidden", "arguments": {}}})
+        heard = await client.call("heard")
+        assert "notifications/initialized" in heard
+        assert "forbidden" not in heard
+        assert await client.end() == 200
