@@ -16,7 +16,7 @@ from typing import Any
 from cpex.builtins.content import GUARDED_HOOKS
 from cpex.builtins.security.content_rules import ContentRule
 from cpex.builtins.security.normalise import plain, skeleton
-from cpex.builtins.security.pattern_set import PatternSet
+from cpex.builtins.security.pattern_set import PatternSet, idle_border
 from cpex.builtins.text import Leaf
 
 __all__ = ["RuleSet"]
@@ -70,7 +70,9 @@ class RuleSet:
             return [_Form(text)]
         simple = plain(text)
         bare = skeleton(simple)
-        return [_Form(simple)] if bare is simple else [_Form(simple), _Form(bare)]
+        forms = [_Form(simple)] if bare is simple else [_Form(simple), _Form(bare)]
+        # Patterns may ask for what the plain form has no more, such as `№` or invisible characters; words are plain.
+        return forms if simple == text else [*forms, _Form(text, is_raw=True)]
 
 
 class _HookRules:
@@ -105,11 +107,11 @@ class _HookRules:
 class _Form:
     """One way to read a text; what is derived from it is derived once."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, is_raw: bool = False) -> None:
         self._text = text
         # RE2 reads UTF-8; a lone surrogate has none, and becomes a character that no pattern asks for.
         self.encoded = text.encode(errors="replace")
-        self._tokens: list[str] | None = None
+        self._tokens: list[str] | None = [] if is_raw else None
 
     @property
     def tokens(self) -> list[str]:
@@ -214,6 +216,11 @@ def _checked(pattern: str, rule: ContentRule, faults: list[str]) -> str:
         return joinable
     if compiled.programsize > _MAX_PROGRAM:
         faults.append(f"{where} is too large; repeat smaller classes, or fewer times")
+    if letter := idle_border(pattern):
+        faults.append(
+            f"{where} has `\\b` beside `{letter}`, where it never holds: RE2 knows ASCII letters only;"
+            r" list the word under `words`, or write `(?:^|\PL)` before and `(?:\PL|$)` after it"
+        )
     if compiled.search(b""):
         faults.append(f"{where} matches everything, also nothing at all; ask for at least one character")
     return joinable

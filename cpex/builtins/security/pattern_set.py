@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["PatternSet", "compile_linear"]
+__all__ = ["PatternSet", "compile_linear", "idle_border"]
 
 _MAX_MEMORY = 64 << 20
 """Bytes that the automaton may cache states in."""
+
+
+# A border of words right before or behind a letter beyond ASCII, where nothing on its other side could make it hold.
+_IDLE_BORDER = re.compile(
+    r"(?<![\w\\\])}*+?.])\\b(?:\[|\((?:\?(?:[a-zA-Z-]*:|P?<\w+>))?)*([^\W\x00-\x7f])"
+    r"|([^\W\x00-\x7f])[\])?+*]*\\b(?=$|[\s)|])"
+)
+
+
+def idle_border(pattern: str) -> str:
+    """The letter beside a `\\b` that never holds, as the engine knows ASCII letters only; empty when there is none."""
+    match = _IDLE_BORDER.search(pattern)
+    return (match[1] or match[2]) if match else ""
 
 
 class PatternSet:

@@ -85,6 +85,54 @@ def test_words_of_other_alphabets_are_found_as_they_are() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"№ ?\d{4}", "see № 1234"),
+        ("™", "ACME™"),
+        (r"\x{200b}", "blue\u200bbird"),
+        ("[\U000e0020-\U000e007e]", "a\U000e0041b"),
+        ("…", "so…"),
+    ],
+)
+def test_a_pattern_may_ask_for_what_the_plain_form_has_no_more(pattern: str, text: str) -> None:
+    rules = patterns(pattern)
+    assert broken(rules, text) == "patterns"
+    assert rules.may_be_broken(["x", text], HOOK)
+
+
+def test_words_are_not_parted_by_what_is_invisible() -> None:
+    assert broken(words("blue"), "blue\u200bbird") is None
+
+
+@pytest.mark.parametrize(
+    ("pattern", "beside"),
+    [
+        (r"\bкот\b", "к"),
+        (r"\b(?:кот)", "к"),
+        (r"(?i)кот\b", "т"),
+        (r"\b[а-я]+", "а"),
+        (r"(dog|кот)\b", "т"),
+        (r"\bdog\b|\bкот", "к"),
+    ],
+)
+def test_a_word_border_that_can_never_hold_stops_the_start(pattern: str, beside: str) -> None:
+    with pytest.raises(ValueError, match="ASCII letters") as raised:
+        patterns(pattern)
+    assert str(raised.value) == (
+        f"pattern `{pattern}` of rule `patterns` has `\\b` beside `{beside}`, where it never holds:"
+        " RE2 knows ASCII letters only; list the word under `words`, or write"
+        r" `(?:^|\PL)` before and `(?:\PL|$)` after it"
+    )
+
+
+def test_a_word_border_that_may_hold_is_taken() -> None:
+    assert broken(patterns(r"\\bкот"), r"c:\bкот") == "patterns"
+    assert broken(patterns(r"кот\bdog"), "котdog") == "patterns"
+    assert broken(patterns(r"(?:^|\PL)кот(?:\PL|$)"), "мой кот!") == "patterns"
+    assert broken(patterns(r"(?:^|\PL)кот(?:\PL|$)"), "котик") is None
+
+
 def test_patterns_mind_the_case_only_when_asked_to() -> None:
     assert broken(patterns("akia[0-9]"), "AKIA1") == "patterns"
     assert broken(patterns("AKIA[0-9]", case_sensitive=True), "akia1") is None
