@@ -11,6 +11,9 @@ import pytest
 
 from benchmarks.pii.environment import ROOT, IndexUnreachable, presidio_python
 
+# The first test installs the library.
+pytestmark = pytest.mark.timeout(1500)
+
 HOST = """
 import asyncio, json, sys
 
@@ -77,14 +80,13 @@ def answers(python: Path, folder: Path, presidio: dict[str, Any], *texts: str, *
         text=True,
         cwd=folder,
         env={"PYTHONPATH": str(ROOT)},
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-@pytest.mark.timeout(400)
 def test_its_recognizers_find_what_is_left_and_a_second_run_changes_nothing(python: Path, tmp_path: Path) -> None:
     settings = {"recognizers": ["UsPassportRecognizer", "CryptoRecognizer", "EmailRecognizer"], "min_score": 0.05}
     assert answers(python, tmp_path, settings, TEXT) == [
@@ -95,7 +97,6 @@ def test_its_recognizers_find_what_is_left_and_a_second_run_changes_nothing(pyth
     ]
 
 
-@pytest.mark.timeout(400)
 def test_an_engine_that_the_host_builds_is_asked_too(python: Path, tmp_path: Path) -> None:
     settings = {"analyzer": "pii_host.make_analyzer", "entities": ["CRYPTO"]}
     assert answers(python, tmp_path, settings, TEXT, types=["email"], mode="mask") == [
@@ -108,13 +109,11 @@ def test_an_engine_that_the_host_builds_is_asked_too(python: Path, tmp_path: Pat
     ]
 
 
-@pytest.mark.timeout(400)
 def test_results_below_the_score_are_left_alone(python: Path, tmp_path: Path) -> None:
     settings = {"recognizers": ["UsPassportRecognizer"], "min_score": 0.9}
     assert answers(python, tmp_path, settings, "passport 912803456") == [["passport 912803456", {}]]
 
 
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -57,7 +57,7 @@ def run_cases(extra: str) -> int:
         text=True,
         env={key: value for key, value in os.environ.items() if not key.startswith(dropped)},
         cwd=ROOT,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

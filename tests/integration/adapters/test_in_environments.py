@@ -11,7 +11,7 @@ from integration.adapters.environment import CASES, IndexUnreachable, run_cases
 EXTRAS = sorted(path.stem.removeprefix("cases_").replace("_", "-") for path in CASES.glob("cases_*.py"))
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_the_cases_of_a_framework_pass_in_its_environment(extra: str) -> None:
     try:

@@ -27,7 +27,7 @@ NODE_PACKAGES = (
 PYTHON_PACKAGES = ("mcp-server-git==2026.10.19", "mcp-server-time==2026.10.19", "mcp-server-fetch==2026.10.24")
 OLD_PACKAGES = ("mcp-server-sqlite==2025.4.25", "mcp<2")
 """Written for the SDK's first generation, whose servers speak older versions of the protocol."""
-INSTALL_TIMEOUT_S = 600
+INSTALL_TIMEOUT_S = 400
 TIMEOUT_S = 180
 Command = list[str]
 
@@ -43,7 +43,10 @@ def node_server(name: str) -> Command:
         if missing:
             environment.home.mkdir(exist_ok=True)
             words = [npm, "install", "--no-audit", "--no-fund", "--prefix", str(environment.home), *NODE_PACKAGES]
-            done = subprocess.run(words, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False)
+            try:
+                done = subprocess.run(words, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S, check=False)
+            except subprocess.TimeoutExpired as error:
+                _skip(str(error))
             if done.returncode:
                 _skip(done.stderr)
     return [node, str(environment.home / "node_modules" / "@modelcontextprotocol" / name / "dist" / "index.js")]
@@ -156,11 +159,11 @@ async def raw_client(command: Command, **options: Any) -> AsyncIterator[RawClien
     try:
         yield client
     finally:
+        client._stdin.close()
+        # Also when it has ended: its pipes may still be open, and there is no loop to close them after the test.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TIMEOUT_S):
+                await process.communicate()
         if process.returncode is None:
-            client._stdin.close()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TIMEOUT_S):
-                    await process.communicate()
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+            process.kill()
+            await process.wait()

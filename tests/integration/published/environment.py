@@ -58,7 +58,7 @@ def serve(config: Path, calls: list[dict[str, Any]]) -> dict[str, Any]:
         encoding="utf-8",
         env={key: value for key, value in os.environ.items() if not key.startswith(dropped)},
         cwd=config.parent,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr
