@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from ports import free_port
 
+PATIENT = "?socket_timeout=60&socket_connect_timeout=60"
+"""At the end of a URL: a store that waits for its server as long as a busy machine may take."""
 _DATABASES = 1_000
 _ATTEMPTS = 3
 PROGRAMS = ("redis-server", "valkey-server")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from redis_servers import PROGRAMS, RedisServer, running_redis
+from redis_servers import PATIENT, PROGRAMS, RedisServer, running_redis
 
 from cpex.builtins.privacy.pii_redaction import PIIRedactionPlugin
 from cpex.builtins.security.circuit_breaker import CircuitBreakerPlugin
@@ -37,7 +37,7 @@ async def test_a_killed_server_leaves_the_policy_to_decide_until_it_is_back(
     server: RedisServer, name: str, policy: str
 ) -> None:
     cls, settings = CASES[name]
-    config = {**settings, "store": server.fresh_url(), "on_store_error": policy}
+    config = {**settings, "store": f"{server.fresh_url()}{PATIENT}", "on_store_error": policy}
     plugin = cls(PluginConfig(name=f"{name}-{policy}", kind="x.Y", hooks=["tool_pre_invoke"], config=config))
     manager = TenantPluginManager(Config())
     manager._registry.register(plugin)
