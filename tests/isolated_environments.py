@@ -157,7 +157,8 @@ def running(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not asked for its status does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+    # The latter for one that ends between the opening and the reading.
+    except (FileNotFoundError, ProcessLookupError):
         return False
 
 

@@ -26,7 +26,7 @@ from mcp.server.subscriptions import (
 )
 
 SIZE, PAGE = 23, 10
-TOOLS = ("change", "hang", "heard", "die", "count", "ask", "routed")
+TOOLS = ("change", "say", "hang", "heard", "die", "count", "ask", "routed")
 REGION = {"type": "string", "x-mcp-header": "Region"}
 SCHEMAS = {"routed": {"type": "object", "properties": {"region": REGION}}}
 
@@ -112,6 +112,8 @@ async def call_tool(ctx: Any, params: types.CallToolRequestParams) -> types.Call
         while calls.begun < args.get("begun", 0) or calls.ended < args.get("ended", 0):
             await calls.news.wait()
         text = f"{calls.begun} begun, {calls.ended} ended"
+    if params.name == "say":
+        await ctx.session.send_log_message("info", "here")
     if params.name == "change":
         await ctx.session.send_tool_list_changed()
         await ctx.session.send_prompt_list_changed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -211,7 +212,7 @@ class Bare:
     def __init__(self, url: str, http: httpx2.AsyncClient) -> None:
         self.url, self.http = url, http
 
-    async def ask(self, method: str, headers: dict[str, str] | None = None, **params: Any) -> httpx2.Response:
+    def asking(self, method: str, headers: dict[str, str] | None = None, **params: Any) -> httpx2.Request:
         meta = {
             "protocolVersion": LATEST_MODERN_VERSION,
             "clientCapabilities": {},
@@ -222,7 +223,10 @@ class Bare:
         if "name" in params:
             given["mcp-name"] = params["name"]
         body = {"jsonrpc": "2.0", "id": "mine", "method": method, "params": params}
-        return await self.http.post(self.url, json=body, headers={**ACCEPT, **given, **(headers or {})})
+        return self.http.build_request("POST", self.url, json=body, headers={**ACCEPT, **given, **(headers or {})})
+
+    async def ask(self, method: str, headers: dict[str, str] | None = None, **params: Any) -> httpx2.Response:
+        return await self.http.send(self.asking(method, headers, **params))
 
 
 async def test_headers_must_say_what_the_request_says(tmp_path: Path) -> None:
@@ -325,15 +329,18 @@ async def test_a_stopped_proxy_does_not_wait_for_subscriptions(tmp_path: Path) -
         httpx2.AsyncClient(timeout=TIMEOUT_S) as http,
     ):
         client = Bare(f"http://127.0.0.1:{port}/mcp", http)
-        listen = asyncio.create_task(client.ask("subscriptions/listen", notifications={"toolsListChanged": True}))
         call = asyncio.create_task(client.ask("tools/call", name="hang", arguments={}))
         await client.ask("tools/call", name="heard", arguments={"begun": 1})
-        proxy.terminate()
-        # The call has seconds of grace, which the stream does not wait for.
-        done, _ = await asyncio.wait([listen, call], return_when=asyncio.FIRST_COMPLETED)
-        assert done == {listen}
-        assert "the proxy is being stopped" in listen.result().text
-        await asyncio.wait([call])
+        subscribe = client.asking("subscriptions/listen", notifications={"toolsListChanged": True})
+        # It begins when the subscription stands.
+        async with contextlib.aclosing(await http.send(subscribe, stream=True)) as stream:
+            listen = asyncio.create_task(stream.aread())
+            proxy.terminate()
+            # The call has seconds of grace, which the stream does not wait for.
+            done, _ = await asyncio.wait([listen, call], return_when=asyncio.FIRST_COMPLETED)
+            assert done == {listen}
+            assert b"the proxy is being stopped" in listen.result()
+            await asyncio.wait([call])
 
 
 TYPED_AND_COMMON = (

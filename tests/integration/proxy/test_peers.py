@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -60,12 +61,18 @@ async def test_a_server_hears_that_its_client_has_cancelled(front: str, back: st
 @pytest.mark.parametrize(("front", "back"), WAYS)
 async def test_a_call_that_takes_too_long_is_ended_at_both_ends(front: str, back: str, tmp_path: Path) -> None:
     async with session_through(front, back, tmp_path, "--timeout", "0.5") as session:
-        error = await outcome(session.call_tool("hang", {}))
-        assert (error["code"], error["message"]) == (
-            -32001,
-            "server `server` did not answer `tools/call` within 0.5s; it was told to stop",
-        )
-        assert await heard(session, ended=1) == "1 begun, 1 ended"
+        begun = ended = 0
+        # On a busy machine time may be up before the server has begun a call, and for questions about it as well.
+        while not begun or ended < begun:
+            if not begun:
+                error = await outcome(session.call_tool("hang", {}))
+                assert (error["code"], error["message"]) == (
+                    -32001,
+                    "server `server` did not answer `tools/call` within 0.5s; it was told to stop",
+                )
+            counted = await outcome(session.call_tool("heard", {}))
+            if "content" in counted:
+                begun, ended = map(int, re.findall(r"\d+", counted["content"][0]["text"]))
 
 
 async def test_a_server_that_takes_nothing_any_more_holds_nobody_up(tmp_path: Path) -> None:

@@ -49,7 +49,10 @@ async def test_git_is_read_and_not_reset(tmp_path: Path) -> None:
 async def test_time_is_told_the_same(tmp_path: Path) -> None:
     time = [*python_server("mcp-server-time"), "--local-timezone", "UTC"]
     call = ("convert_time", {"source_timezone": "UTC", "time": "12:00", "target_timezone": "Asia/Tokyo"})
-    assert await answers(proxied(time, plugins(tmp_path, PII)), call) == await answers(time, call)
+    before = await answers(time, call)
+    behind = await answers(proxied(time, plugins(tmp_path, PII)), call)
+    # It tells today's date, and midnight may pass in between.
+    assert behind in (before, await answers(time, call))
 
 
 async def test_arguments_reach_a_database_rewritten(tmp_path: Path) -> None:
