@@ -15,7 +15,7 @@ from cpex.builtins.security.bounded import BoundedSettings, Texts, gathered, too
 from cpex.builtins.security.hidden_text import without_hidden
 from cpex.builtins.security.injection_patterns import PATTERNS, WEIGHTS, InjectionPattern
 from cpex.builtins.security.injection_score import InjectionScorer, Verdict
-from cpex.builtins.security.pattern_set import compile_linear
+from cpex.builtins.security.pattern_set import compile_linear, idle_border
 from cpex.builtins.targets import targets_of
 from cpex.builtins.text import Leaf, leaves, rewrite
 from cpex.framework import PluginConfig, PluginPayload, PluginResult, PluginViolation
@@ -35,7 +35,7 @@ class CustomPattern(BaseModel, extra="forbid", frozen=True):
     name: str = Field(min_length=1, max_length=64)
     """The signal that it is; several may share one."""
     pattern: str = Field(min_length=1)
-    """RE2 syntax, for text in small letters."""
+    """RE2 syntax, in any case."""
     weight: float = Field(default=0.6, gt=0, le=1)
     """How far it goes towards certainty, 0 to 1; of several patterns of one name the last counts."""
 
@@ -69,7 +69,8 @@ class InjectionGuardSettings(BoundedSettings):
         Raises:
             ValueError: A pattern is not in RE2 syntax.
         """
-        own = [InjectionPattern(each.name, each.pattern) for each in self.patterns]
+        # Texts are read in small letters, and a pattern with a capital would be found in none of them.
+        own = [InjectionPattern(each.name, f"(?i){each.pattern}") for each in self.patterns]
         weights = {**WEIGHTS, **self.weights, **{each.name: each.weight for each in self.patterns}}
         _check_patterns(self.patterns)
         return InjectionScorer([*PATTERNS, *own], weights)
@@ -183,6 +184,11 @@ def _check_patterns(patterns: list[CustomPattern]) -> None:
             compiled = compile_linear(each.pattern)
         except ValueError as error:
             raise ValueError(f"pattern `{each.pattern}` of signal `{each.name}` is {error}") from error
+        if letter := idle_border(each.pattern):
+            raise ValueError(
+                f"pattern `{each.pattern}` of signal `{each.name}` has `\\b` beside `{letter}`, where it never holds:"
+                r" RE2 knows ASCII letters only; write `(?:^|\PL)` before and `(?:\PL|$)` after it"
+            )
         if compiled.search(b""):
             raise ValueError(f"pattern `{each.pattern}` of signal `{each.name}` matches everything")
 

@@ -243,6 +243,7 @@ async def test_weights_patterns_and_threshold_are_the_operators(configure: Confi
     assert await verdict(ORDER, threshold=0.9)
     patterns = [{"name": "codeword", "pattern": "open sesame", "weight": 1}]
     assert not await verdict("Open SESAME", patterns=patterns)
+    assert not await verdict("open sesame", patterns=[{**patterns[0], "pattern": "OPEN [A-Z]esame"}])
     assert await verdict(ORDER, trusted=["t*"])
 
 
@@ -305,6 +306,7 @@ SCORER = InjectionGuardSettings().scorer()
         ({"weights": {"secrecy": 2}}, r"weights of \['secrecy'\] are not between 0 and 1"),
         ({"patterns": [{"name": "a", "pattern": "(?=x)"}]}, "is not RE2 syntax"),
         ({"patterns": [{"name": "a", "pattern": "x*"}]}, "matches everything"),
+        ({"patterns": [{"name": "a", "pattern": r"\bñandú"}]}, "beside `ñ`, where it never holds"),
         ({"action": "pray"}, "action"),
     ],
 )
