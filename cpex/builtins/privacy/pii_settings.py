@@ -66,6 +66,12 @@ class PIIRedactionSettings(StoreSettings):
         return replacements
 
     @model_validator(mode="after")
+    def _check_not_idle(self) -> Self:
+        if not self.types and self.presidio is None:
+            raise ValueError("nothing is looked for; name `types` or `presidio`, or take the plugin out")
+        return self
+
+    @model_validator(mode="after")
     def _check_secrets(self) -> Self:
         if "hash" in self.used_modes and self.hash_key is None:
             raise ValueError("mode `hash` needs `hash_key`, a secret of at least 16 characters")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from cpex.builtins.content import GUARDED_HOOKS
 from cpex.builtins.guard import Guard, GuardedCall
@@ -40,6 +40,12 @@ class ContentPolicySettings(BoundedSettings):
         if isinstance(value, list) and (unknown := [name for name in value if name not in known]):
             raise ValueError(f"unknown built-in rules {unknown}; known: {', '.join(known)}")
         return value
+
+    @model_validator(mode="after")
+    def _check_not_idle(self) -> Self:
+        if not (self.rules or self.blocked_words or self.blocked_patterns or self.default_rules):
+            raise ValueError("no rule is left, so nothing is looked for; give it `rules`, or take the plugin out")
+        return self
 
     def all_rules(self) -> list[ContentRule]:
         """Every rule that applies, in the order of trial.

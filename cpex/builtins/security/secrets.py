@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, field_validator
+from pydantic import BaseModel, field_validator, model_validator
 
 from cpex.builtins.content import GUARDED_HOOKS, content_of, is_message_payload
 from cpex.builtins.guard import Guard, GuardedCall
@@ -40,6 +40,12 @@ class SecretsSettings(BaseModel, extra="forbid", frozen=True):
     @classmethod
     def _fold(cls, globs: list[str]) -> list[str]:
         return [glob.casefold() for glob in globs]
+
+    @model_validator(mode="after")
+    def _check_not_idle(self) -> Self:
+        if self.types == [] and not self.named_values and not self.high_entropy:
+            raise ValueError("nothing is looked for; name `types`, or take the plugin out")
+        return self
 
 
 class SecretsPlugin(Guard):

@@ -301,6 +301,7 @@ async def test_a_text_that_does_not_come_clean_is_withheld_whole(configure: Conf
     [
         ({"type": ["email"]}, "type"),
         ({"types": ["emial"]}, "types.0"),
+        ({"types": []}, "nothing is looked for; name `types` or `presidio`, or take the plugin out"),
         ({"mode": "hash"}, "mode `hash` needs `hash_key`, a secret of at least 16 characters"),
         ({"mode": "hash", "hash_key": "short"}, "the secret is shorter than 16 characters; make one with"),
         ({"modes": {"ip": "hash"}}, "mode `hash` needs `hash_key`, a secret of at least 16 characters"),

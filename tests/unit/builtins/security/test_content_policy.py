@@ -153,7 +153,7 @@ async def test_every_hook_that_carries_content_is_covered(
 
 async def test_built_in_rules_can_be_chosen_or_left_out(configure: Configure, context: PluginContext) -> None:
     for chosen, expected in [(False, (True, True)), (["private_key"], (True, False)), (True, (False, False))]:
-        plugin = ContentPolicyPlugin(configure(default_rules=chosen))
+        plugin = ContentPolicyPlugin(configure(default_rules=chosen, blocked_words=["zebra"]))
         verdicts = [await plugin.tool_pre_invoke(call(q=text), context) for text in ("rm -rf /", SECRETS[0])]
         assert tuple(verdict.continue_processing for verdict in verdicts) == expected
 
@@ -200,6 +200,11 @@ async def test_content_that_contains_itself_is_denied(configure: Configure, cont
             {"rules": [{"name": "a", "words": ["x"], "hooks": ["tool_pre"]}]},
             "no hooks with content are called ['tool_pre']",
         ),
+        (
+            {"default_rules": False},
+            "no rule is left, so nothing is looked for; give it `rules`, or take the plugin out",
+        ),
+        ({"default_rules": [], "rules": []}, "no rule is left, so nothing is looked for"),
         ({"rules": [{"name": "a"}]}, "rule `a` can never match; give it `words` or `patterns`"),
     ],
 )

@@ -283,3 +283,6 @@ def test_settings_that_make_no_sense_stop_the_start(configure: Configure) -> Non
         SecretsPlugin(configure(action="shred"))
     with pytest.raises(ValueError, match=r"no secrets are of the types \['pin'\]; known: anthropic_token, "):
         SecretsPlugin(configure(types=["pin"]))
+    with pytest.raises(ValidationError, match="nothing is looked for; name `types`, or take the plugin out"):
+        SecretsPlugin(configure(types=[], named_values=False))
+    SecretsPlugin(configure(types=[]))
