@@ -12,7 +12,14 @@ from cpex.builtins.guard import Guard, GuardedCall
 from cpex.builtins.security.argument_schemas import ArgumentSchemas, Misfit
 from cpex.builtins.security.tool_rules import ToolLists, ToolRule
 from cpex.builtins.targets import Target, targets_of
-from cpex.framework import AgentPreInvokePayload, PluginConfig, PluginResult, PluginViolation, ToolListPayload
+from cpex.framework import (
+    AgentPreInvokePayload,
+    PluginConfig,
+    PluginMode,
+    PluginResult,
+    PluginViolation,
+    ToolListPayload,
+)
 
 __all__ = ["ToolAllowListPlugin", "ToolAllowListSettings"]
 
@@ -38,7 +45,10 @@ class ToolAllowListSettings(BaseModel, extra="forbid", frozen=True):
     on_missing_schema: Literal["allow", "deny"] = "allow"
     """What becomes of a tool that is allowed and that no schema is about."""
     agent_tools: Literal["remove", "deny"] = "remove"
-    """What happens on `agent_pre_invoke` to tools that an agent must not have: they are taken away, or it is denied."""
+    """What happens on `agent_pre_invoke` to tools that an agent must not have: they are taken away, or it is denied.
+
+    In mode `concurrent`, which can take nothing away, it is denied.
+    """
 
 
 class ToolAllowListPlugin(Guard):
@@ -111,7 +121,8 @@ class ToolAllowListPlugin(Guard):
         }
         if not refused:
             return PluginResult()
-        if self._settings.agent_tools == "deny":
+        # SECURITY: what is removed in this mode the pipeline drops, and the agent would keep every tool.
+        if self._settings.agent_tools == "deny" or self.config.mode is PluginMode.CONCURRENT:
             return PluginResult(continue_processing=False, violation=_not_allowed(*next(iter(refused.items()))))
         kept = [name for name in payload.tools or [] if name not in refused]
         return PluginResult(

@@ -15,6 +15,7 @@ from cpex.framework import (
     GlobalContext,
     PluginConfig,
     PluginContext,
+    PluginMode,
     PluginViolation,
     ToolPostInvokePayload,
     ToolPreInvokePayload,
@@ -105,6 +106,20 @@ async def test_an_agent_may_be_denied_instead(configure: Configure, context: Plu
     assert (
         await plugin.agent_pre_invoke(AgentPreInvokePayload(agent_id="x", messages=[]), context)
     ).continue_processing
+
+
+async def test_an_agent_is_denied_in_a_mode_that_can_take_no_tool_away(
+    configure: Configure, context: PluginContext
+) -> None:
+    config = configure(denied_tools=["b"]).model_copy(update={"mode": PluginMode.CONCURRENT})
+    plugin = ToolAllowListPlugin(config)
+    payload = AgentPreInvokePayload(agent_id="x", messages=[], tools=["a", "b"])
+    denied = await plugin.agent_pre_invoke(payload, context)
+    assert denied.violation is not None
+    assert denied.violation.code == "TOOL_NOT_ALLOWED"
+    assert denied.metadata == {}
+    allowed = AgentPreInvokePayload(agent_id="x", messages=[], tools=["a"])
+    assert (await plugin.agent_pre_invoke(allowed, context)).continue_processing
 
 
 async def test_without_lists_everything_is_allowed_with_one_warning(
