@@ -27,6 +27,9 @@ _MAX_NAMED = 10
 """Signals that a denial names."""
 _UNTRUSTED_PARTS = ("tool_result", "resource", "prompt_result", "document")
 """Parts of a message that bring what somebody else wrote. What users and models say is not looked at."""
+_SAID_PARTS = ("text", "thinking")
+_FETCHED = ("tool_post_invoke", "prompt_post_fetch", "resource_post_fetch")
+"""Where a message is what a tool or server has answered, whatever its parts are called."""
 
 
 class CustomPattern(BaseModel, extra="forbid", frozen=True):
@@ -150,9 +153,13 @@ class InjectionGuardPlugin(Guard):
         """Where in a message there is something that somebody else wrote."""
         if not is_message_payload(call.payload):
             return
+        message = call.payload.message
+        # SECURITY: a tool's answer is not always in a part that is called so; nobody else speaks here.
+        fetched = message.role == "tool" or call.stage in _FETCHED
+        kinds = _UNTRUSTED_PARTS + (_SAID_PARTS if fetched else ())
         trusted = {target.place for target in targets_of(call.hook, call.payload) if self._trusts(target.name)}
-        for view in call.payload.message.iter_views():
-            if view.kind.value in _UNTRUSTED_PARTS and view.path not in trusted:
+        for view in message.iter_views():
+            if view.kind.value in kinds and view.path not in trusted:
                 yield view.path
 
     def _texts(self, call: GuardedCall) -> Iterator[Leaf]:
