@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from cpex.framework.external.addresses import AddressRefused, check_literal
 from cpex.framework.external.mcp.child import ChildCommand, child_environment
+from cpex.framework.settings import get_ssrf_settings
 from cpex.proxy.port import Connection
 
 __all__ = ["SEPARATOR", "ChildUpstream", "Upstream", "UrlUpstream", "read_servers"]
@@ -101,9 +103,18 @@ class UrlUpstream:
             raise ValueError(f"`{self.url}` is no address of a server; write https://HOST/PATH")
 
     def check(self) -> None:
-        """See whether the environment's certificates can be used."""
+        """See whether the address may be connected to, and the environment's certificates can be used.
+
+        A host's name is judged when it is connected to: what it leads to may change.
+        """
         from cpex.proxy.http_client import tls_context
 
+        if get_ssrf_settings().ssrf_protection_enabled:
+            try:
+                check_literal(urlsplit(self.url).hostname or "")
+            except AddressRefused as error:
+                # As a request would be told.
+                raise ValueError(f"cannot reach {self.url}: {error}") from error
         if self.url.lower().startswith("https:"):
             tls_context()
 

@@ -18,7 +18,7 @@ from typing import TypeAlias
 from cpex.framework.external.port import LinkError
 from cpex.framework.models.sockets import check_socket, is_shared
 
-__all__ = ["THIS_MACHINE", "AddressRefused", "check_uds", "checked_addresses", "refusal_of"]
+__all__ = ["THIS_MACHINE", "AddressRefused", "check_literal", "check_uds", "checked_addresses", "refusal_of"]
 
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -93,6 +93,21 @@ async def checked_addresses(
         for each in addresses:
             _check(host, ipaddress.ip_address(each.partition("%")[0]), local)
     return addresses
+
+
+def check_literal(host: str) -> None:
+    """Judge a host that is written as an address, in any notation; a name is judged when it is connected to.
+
+    Raises:
+        AddressRefused: It is not to be connected to.
+    """
+    try:
+        # Nothing is looked up, so this blocks for nobody.
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    except (OSError, UnicodeError):
+        return
+    for each in found:
+        _check(host, ipaddress.ip_address(str(each[4][0]).partition("%")[0]), frozenset())
 
 
 def _check(host: str, address: Address, local: frozenset[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import sys
@@ -19,6 +20,9 @@ from integration.proxy.test_everything import CALLS, WATCHING, Client, outcome
 from mcp import ClientSession
 from mcp.client.streamable_http import streamable_http_client
 from ports import free_port
+
+from cpex.framework.settings import settings
+from cpex.proxy.http_client import connected_url
 
 BREAKING = [sys.executable, str(Path(__file__).with_name("breaking.py"))]
 
@@ -160,11 +164,36 @@ async def test_a_server_that_cannot_be_reached_fails_each_request_and_not_the_se
         assert await client.leave() == 0
 
 
-async def test_private_addresses_are_not_connected_to(tmp_path: Path) -> None:
+PRIVATE = "http://169.254.169.254/mcp"
+REFUSAL = (
+    f"cannot reach {PRIVATE}: `169.254.169.254` leads to 169.254.169.254, a link-local address, which is blocked by "
+    "SSRF protection; for a server that is meant to be there set PLUGINS_SSRF_PROTECTION_ENABLED=false"
+)
+
+
+@pytest.mark.parametrize("listed", [False, True])
+async def test_a_private_address_in_a_url_stops_the_start(tmp_path: Path, listed: bool) -> None:
     own = [sys.executable, "-m", "cpex.tools.cli", "proxy", "--config", str(plugins(tmp_path))]
-    async with raw_client([*own, "--url", "http://169.254.169.254/mcp"]) as client:
-        error = (await client.shake_hands())["error"]
-        assert "link-local" in error["message"]
+    command = [*own, "--url", PRIVATE]
+    if listed:
+        servers = {"mcpServers": {"near": {"url": "http://localhost:9/mcp"}, "far": {"url": PRIVATE}}}
+        (tmp_path / "servers.json").write_text(json.dumps(servers), encoding="utf-8")
+        command = [*own, "--servers", str(tmp_path / "servers.json")]
+    async with raw_client(command) as client:
+        async with asyncio.timeout(TIMEOUT_S):
+            _, said = await client.process.communicate()
+        assert (client.process.returncode, said.decode()) == (1, f"error: {REFUSAL}\n")
+
+
+async def test_private_addresses_are_not_connected_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PLUGINS_SSRF_PROTECTION_ENABLED", raising=False)
+    settings.cache_clear()
+    # Below what is checked at the start, where a name that leads to such an address would be met.
+    async with asyncio.timeout(TIMEOUT_S), connected_url(PRIVATE, {}) as connection:
+        await connection.send({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}})
+        answer = await connection.receive()
+        assert answer is not None
+        assert answer["error"] == {"code": -32000, "message": REFUSAL}
 
 
 @pytest.mark.parametrize(

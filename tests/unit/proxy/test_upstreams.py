@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cpex.framework.settings import settings
 from cpex.proxy import ChildUpstream, UrlUpstream, read_servers
+
+
+@pytest.fixture
+def protection(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """The protection against private addresses is on, whatever this machine's variables say; and a way to change it."""
+    monkeypatch.delenv("PLUGINS_SSRF_PROTECTION_ENABLED", raising=False)
+    settings.cache_clear()
+    yield monkeypatch
+    settings.cache_clear()
 
 
 def written(folder: Path, document: Any) -> Path:
@@ -77,3 +88,24 @@ def test_a_server_in_whose_place_the_proxy_stands_gets_the_environment_meant_for
     env = ChildUpstream.instead_of("server", ["run"]).command.env
     assert env["GITHUB_TOKEN"] == "t"
     assert not any(name.startswith("PLUGINS_") for name in env)
+
+
+@pytest.mark.parametrize(
+    "host", ["10.0.0.1", "127.1", "0x7f.1", "2130706433", "[::1]", "[::ffff:10.0.0.1]", "100.64.0.1"]
+)
+def test_an_address_in_any_notation_is_judged_before_the_first_request(
+    protection: pytest.MonkeyPatch, host: str
+) -> None:
+    upstream = UrlUpstream("a", f"http://{host}:8000/mcp")
+    with pytest.raises(ValueError, match=r"^cannot reach http://.* leads to .* address, which is blocked by SSRF"):
+        upstream.check()
+    protection.setenv("PLUGINS_SSRF_PROTECTION_ENABLED", "false")
+    settings.cache_clear()
+    upstream.check()
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "8.8.8.8", "[2606:4700:4700::1111]", "tools.invalid", "10.0.0.1.invalid"]
+)
+def test_a_public_address_and_a_name_are_left_for_the_first_request(protection: pytest.MonkeyPatch, host: str) -> None:
+    UrlUpstream("a", f"http://{host}/mcp").check()
