@@ -21,6 +21,7 @@ import httpx2
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.message import ClientMessageMetadata, SessionMessage
 from mcp_types import jsonrpc_message_adapter
+from pydantic import ValidationError
 
 from cpex.framework.errors import PluginError
 from cpex.framework.external.addresses import AddressRefused
@@ -33,7 +34,7 @@ from cpex.framework.settings import get_http_client_settings, get_ssrf_settings
 from cpex.proxy.eras import envelope
 from cpex.proxy.errors import CONNECTION_CLOSED, METHOD_NOT_FOUND
 from cpex.proxy.http_headers import RepeatedArguments
-from cpex.proxy.port import Connection, Message, RequestId
+from cpex.proxy.port import Connection, Message, RequestId, whole
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
@@ -125,7 +126,12 @@ class _HttpConnection:
             headers[_BOUNDED] = "1"
         metadata = ClientMessageMetadata(headers=headers)
         try:
-            await self._outgoing.send(SessionMessage(jsonrpc_message_adapter.validate_python(message), metadata))
+            checked = jsonrpc_message_adapter.validate_python(whole(message))
+        except ValidationError as error:
+            text = "the message does not fit the protocol, and was not sent"
+            raise LinkError(text, code="protocol", sent=False) from error
+        try:
+            await self._outgoing.send(SessionMessage(checked, metadata))
         except (anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
             raise LinkError("the connection is closed", code="lost", sent=False) from error
 

@@ -33,7 +33,7 @@ from cpex.framework.external.running import LOOPBACK
 from cpex.framework.models.transport import MCPServerConfig
 from cpex.proxy.errors import INVALID_REQUEST
 from cpex.proxy.http_modern import ModernClients, RunSession
-from cpex.proxy.port import Message, RequestId, id_of
+from cpex.proxy.port import Message, RequestId, id_of, whole
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -246,7 +246,7 @@ class _HttpClient:
             self._headers.pop(id, None)
         metadata = ServerMessageMetadata(related_request_id=about)
         try:
-            await self._outgoing.send(SessionMessage(jsonrpc_message_adapter.validate_python(message), metadata))
+            await self._outgoing.send(SessionMessage(jsonrpc_message_adapter.validate_python(whole(message)), metadata))
         except (anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
             raise LinkError("the session is closed", code="lost", sent=False) from error
 

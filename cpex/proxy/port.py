@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeAlias
 
 from pydantic_core import PydanticSerializationError, to_json
 
-__all__ = ["Connection", "Message", "RequestId", "id_of", "written"]
+__all__ = ["Connection", "Message", "RequestId", "id_of", "whole", "written"]
 
 Message: TypeAlias = dict[str, Any]
 """A JSON-RPC message: a request (`method` and `id`), a notification (`method`) or a response (`result` or `error`)."""
@@ -47,6 +47,17 @@ def written(message: Message) -> bytes:
         return to_json(message, inf_nan_mode="null")
     except (PydanticSerializationError, UnicodeError):
         return json.dumps(message, separators=(",", ":")).encode()
+
+
+def whole(message: Message) -> Message:
+    """A message for those who write no halves of characters: each is replaced by U+FFFD."""
+    try:
+        to_json(message)
+    except (PydanticSerializationError, UnicodeError):
+        text = json.dumps(message, ensure_ascii=False).encode("utf-16-le", "surrogatepass")
+        replaced: Message = json.loads(text.decode("utf-16-le", "replace"))
+        return replaced
+    return message
 
 
 def id_of(message: Message) -> RequestId | None:

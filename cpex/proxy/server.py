@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 from typing import Any
 
 from cpex.framework.external.port import LinkError
 from cpex.proxy.eras import LISTEN, renamed
-from cpex.proxy.errors import CONNECTION_CLOSED, TIMED_OUT, AnswerError
+from cpex.proxy.errors import CONNECTION_CLOSED, INTERNAL, TIMED_OUT, AnswerError
 from cpex.proxy.port import Connection, Message, RequestId, id_of
 
 __all__ = ["ProgressToken", "Server", "progress_token"]
+
+logger = logging.getLogger(__name__)
 
 ProgressToken = int | str
 _FAREWELL_S = 1.0
@@ -123,6 +126,10 @@ class Server:
         while (message := await self.connection.receive()) is not None:
             message = renamed(message, self._names) if self._names else message
             if "method" in message:
+                if not _fits(message):
+                    # Over HTTP nobody could write it, and who cannot write is taken for one that has left.
+                    logger.warning("Server `%s` sent what is no message of the protocol; it was left out", self.name)
+                    continue
                 self._prolong(message)
                 return message
             id = id_of(message)
@@ -155,6 +162,11 @@ class Server:
                     deadline.reschedule(asyncio.get_running_loop().time() + timeout_s)
 
 
+def _fits(message: Message) -> bool:
+    """Whether a request or notification has the form that the protocol gives them."""
+    return isinstance(message["method"], str) and isinstance(message.get("params"), dict | None)
+
+
 def _given(params: Any) -> dict[str, Any]:
     return {} if params is None else {"params": params}
 
@@ -166,10 +178,18 @@ def progress_token(params: Any) -> ProgressToken | None:
     return token if isinstance(token, int | str) else None
 
 
+def _well_formed(error: dict[str, Any]) -> dict[str, Any]:
+    """A server's error with a code and a message as clients can read them, even where it has others."""
+    code, message = error.get("code"), error.get("message")
+    if type(code) is int and isinstance(message, str):
+        return error
+    return {**error, "code": code if type(code) is int else INTERNAL, "message": str(message)}
+
+
 def _result_of(message: Message, server: str) -> dict[str, Any]:
     error, result = message.get("error"), message.get("result")
     if isinstance(error, dict):
-        raise AnswerError(error)
+        raise AnswerError(_well_formed(error))
     if not isinstance(result, dict):
         raise AnswerError.of(CONNECTION_CLOSED, f"server `{server}` answered with neither a result nor an error")
     return result

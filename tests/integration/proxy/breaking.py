@@ -26,6 +26,9 @@ def call(id: Any, name: str, args: dict[str, Any]) -> None:
         send({"id": id, "result": {"content": [{"type": "text", "text": "second"}]}})
         send({"id": 12345, "result": {"content": [{"type": "text", "text": "nobody asked"}]}})
         return
+    if name == "says":
+        for each in args["messages"]:
+            send(each)
     if name == "noise":
         sys.stdout.write("this is no message\n[]\n")
     if name == "child":

@@ -232,3 +232,28 @@ async def test_a_call_over_http_that_nobody_would_answer_does_not_reach_the_serv
         assert "notifications/initialized" in heard
         assert "forbidden" not in heard
         assert await client.end() == 200
+
+
+async def test_what_a_server_says_that_is_no_message_holds_up_no_client_over_http(tmp_path: Path) -> None:
+    port = free_port()
+    said = [
+        {"method": 5},
+        {"method": "notifications/message", "params": "text"},
+        {"method": "notifications/message", "params": {"level": "info", "data": "fine"}},
+        # The second thing that it is asked, after the handshake.
+        {"id": 2, "error": {"code": "E", "message": ["not", "found"]}},
+    ]
+    command = listening(plugins(tmp_path), "--", *BREAKING, port=port)
+    async with (
+        asyncio.timeout(TIMEOUT_S),
+        running(command, "The proxy listens"),
+        httpx2.AsyncClient(timeout=TIMEOUT_S) as http,
+    ):
+        client = Posting(f"http://127.0.0.1:{port}/mcp", http)
+        await client.begin()
+        answer = await client.call("says", messages=said)
+        assert '"data":"fine"' in answer
+        assert """{"code":-32603,"message":"['not', 'found']"}""" in answer
+        # The SDK's transport, which takes no halves of characters, would write nothing at all.
+        assert "cut \ufffd" in await client.call("half")
+        assert await client.end() == 200
