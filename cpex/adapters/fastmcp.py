@@ -225,21 +225,28 @@ def _same_kind(uri: Any, text: str) -> Any:
     return text if isinstance(uri, str) else type(uri)(text)
 
 
+_OWN_META = "fastmcp"
+"""What the framework keeps in the metadata of results, below its own name."""
+
+
 def _dumped(model: Any) -> Any:
     return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 def _tool_on_the_wire(result: Any) -> dict[str, Any]:
     wire = {"content": [_dumped(block) for block in result.content], "isError": result.is_error}
-    return wire if result.structured_content is None else {**wire, "structuredContent": result.structured_content}
+    more = {"structuredContent": result.structured_content, "_meta": result.meta}
+    return wire | {key: value for key, value in more.items() if value is not None}
 
 
 def _tool_result(before: Any, wire: Any) -> Any:
     wire = _object(wire)
+    # A plugin that made a result anew knows nothing of what the framework's client needs for reading it.
+    own = {key: value for key, value in (before.meta or {}).items() if key == _OWN_META}
     return ToolResult(
         content=_BLOCKS.validate_python(wire.get("content") or []),
         structured_content=wire.get("structuredContent"),
-        meta=before.meta,
+        meta=wire.get("_meta", own or None),
         is_error=wire.get("isError") is True,
     )
 
@@ -247,13 +254,13 @@ def _tool_result(before: Any, wire: Any) -> Any:
 def _prompt_result(before: Any, wire: Any) -> Any:
     told = GetPromptResult.model_validate(_object(wire))
     messages = [PromptMessage(each.content, role=each.role) for each in told.messages]
-    return PromptResult(messages, description=told.description, meta=before.meta)
+    return PromptResult(messages, description=told.description, meta=told.meta)
 
 
 def _resource_result(before: Any, wire: Any) -> Any:
-    told = ReadResourceResult.model_validate(_object(wire)).contents
-    contents = [ResourceContent(_content_of(each), mime_type=each.mime_type, meta=each.meta) for each in told]
-    return ResourceResult(contents, meta=before.meta)
+    told = ReadResourceResult.model_validate(_object(wire))
+    contents = [ResourceContent(_content_of(each), mime_type=each.mime_type, meta=each.meta) for each in told.contents]
+    return ResourceResult(contents, meta=told.meta)
 
 
 def _content_of(each: Any) -> str | bytes:

@@ -13,8 +13,13 @@ import uvicorn
 from fastmcp import Client, FastMCP
 from fastmcp.client.transports import StreamableHttpTransport
 from fastmcp.exceptions import ToolError
+from fastmcp.prompts.base import Message, PromptResult
+from fastmcp.resources.base import ResourceContent, ResourceResult
+from fastmcp.tools.base import ToolResult
 from integration.adapters.handlers import crash, echo_of_asked, hooks_of, mask, recorders, rewriting, without
 from mcp import MCPError
+from mcp.types import TextContent
+from pydantic_core import to_jsonable_python
 from support import allow, deny, manager_of, plugin
 
 from cpex.adapters.fastmcp import GuardMiddleware
@@ -121,6 +126,38 @@ async def test_results_are_rewritten_by_plugins_of_the_common_format() -> None:
         assert (tool.data, tool.content[0].text) == ("found ***", "found ***")
         assert (await client.get_prompt("greet", {"name": "secret"})).messages[0].content.text == "say hello to ***"
         assert (await client.read_resource("file:///secret"))[0].text == "content of ***"
+
+
+async def test_metadata_of_results_is_seen_and_rewritten_as_well() -> None:
+    async def redact(payload: Any, context: Any) -> PluginResult[Any]:
+        field = "content" if hasattr(payload, "content") else "result"
+        # Of a prompt plugins have attributes, of the others keys.
+        told = to_jsonable_python(getattr(payload, field))
+        meta = {**told["_meta"], "note": told["_meta"]["note"].replace("secret", "***")}
+        return PluginResult(modified_payload=payload.model_copy(update={field: {**told, "_meta": meta}}))
+
+    server = server_of(plugin(redact, hooks=["tool_post_invoke", "prompt_post_fetch", "resource_post_fetch"]))
+    meta = {"note": "a secret"}
+
+    @server.tool
+    async def noted() -> ToolResult:
+        return ToolResult([TextContent(type="text", text="done")], meta=meta)
+
+    @server.prompt
+    async def hint() -> PromptResult:
+        return PromptResult([Message("hello")], meta=meta)
+
+    @server.resource("file:///notes/kept")
+    async def kept() -> ResourceResult:
+        return ResourceResult([ResourceContent("text")], meta=meta)
+
+    async with asyncio.timeout(60), Client(server) as client:
+        results = [
+            await client.call_tool_mcp("noted", {}),
+            await client.get_prompt_mcp("hint"),
+            await client.read_resource_mcp("file:///notes/kept"),
+        ]
+    assert [result.meta["note"] for result in results] == ["a ***"] * 3
 
 
 def on_the_wire(text: str) -> dict[str, Any]:
