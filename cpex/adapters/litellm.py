@@ -34,8 +34,13 @@ __all__ = ["GuardGuardrail"]
 logger = logging.getLogger(__name__)
 
 _CHATS = frozenset({"completion", "acompletion"})
-_WORDS = ("role", "content", "tool_calls", "reasoning_content")
+_JUDGED_AFTER = "cmf.llm_output"
+_WORDS = ("role", "content", "tool_calls", "reasoning_content", "refusal")
 """What of an answer plugins see and may change."""
+_UNSEEN = ("audio", "images", "function_call")
+"""What else an answer may say. Plugins are not shown it, so it goes to nobody."""
+_REPEATED = ("thinking_blocks", "reasoning_items", "provider_specific_fields", "annotations")
+"""What repeats the words in a provider's own form, or quotes them; it goes with the words that plugins replace."""
 
 
 # The framework's base is typed as `Any` where it is not installed.
@@ -173,6 +178,9 @@ class GuardGuardrail(CustomGuardrail):  # type: ignore[misc]
             answers = [getattr(choice, "message", None) for choice in getattr(response, "choices", None) or [None]]
             if None in answers:
                 raise self._raised("denied: plugins see chat completions only, and this is another answer")
+            unseen = [name for name in _UNSEEN if any(getattr(answer, name, None) for answer in answers)]
+            if unseen and self._is_judged_after(operation):
+                raise self._raised(f"denied: plugins see texts and calls of tools, and the answer has `{unseen[0]}`")
             written = [_words(answer) for answer in answers]
             shown = from_openai(written)
             taken = _changed(written, shown, await operation.after(shown))
@@ -184,7 +192,9 @@ class GuardGuardrail(CustomGuardrail):  # type: ignore[misc]
         own = response.model_copy(deep=True)
         for choice, before, after in zip(own.choices, written, taken, strict=True):
             if after is not before:
-                choice.message = type(choice.message)(**{**choice.message.model_dump(), **after})
+                choice.message = _rewritten(choice.message, after)
+                # The words again, one by one.
+                choice.logprobs = None
         return own
 
     def _begin(self, data: Any, user_api_key_dict: Any) -> Operation | None:
@@ -212,10 +222,12 @@ class GuardGuardrail(CustomGuardrail):  # type: ignore[misc]
         name = getattr(call_type, "value", call_type)
         if name not in _CHATS:
             raise self._raised(f"denied: plugins see chat completions only, and this is `{name}`")
-        judged = "cmf.llm_output"
-        wanted = operation.request.ledger.coverage.hooks
-        if data.get("stream") and (judged in wanted or self._manager.has_hooks_for(judged)):
+        if data.get("stream") and self._is_judged_after(operation):
             raise self._raised("denied: a stream would go past plugins that judge the whole; ask without `stream`")
+
+    def _is_judged_after(self, operation: Operation) -> bool:
+        wanted = operation.request.ledger.coverage.hooks
+        return _JUDGED_AFTER in wanted or self._manager.has_hooks_for(_JUDGED_AFTER)
 
     def _told(self, error: Exception, data: Any) -> Exception:
         """What the caller is told of a denial; in the proxy, of a failure as well."""
@@ -248,6 +260,12 @@ def _words(answer: Any) -> dict[str, Any]:
     return {name: told[name] for name in _WORDS if told.get(name) is not None}
 
 
+def _rewritten(message: Any, words: Mapping[str, Any]) -> Any:
+    """An answer's message with other words, and without what repeats the old ones."""
+    kept = {key: value for key, value in message.model_dump().items() if key not in _REPEATED}
+    return type(message)(**{**kept, **words})
+
+
 def _changed(
     written: list[dict[str, Any]], before: Sequence[Message], after: Sequence[Message]
 ) -> list[dict[str, Any]]:
@@ -258,6 +276,17 @@ def _changed(
         return written
     made = to_openai(list(after))
     return [
-        each if old is new else {**each, **new_each}
+        each if old is new else {**each, **_refusal_apart(each, new_each)}
         for each, old, new, new_each in zip(written, before, after, made, strict=True)
     ]
+
+
+def _refusal_apart(before: Mapping[str, Any], words: dict[str, Any]) -> dict[str, Any]:
+    """What plugins left of a message, with a refusal beside the content where it stood there before."""
+    content = words.get("content")
+    if not before.get("refusal") or not isinstance(content, list):
+        return words
+    refused = [block["refusal"] for block in content if block.get("type") == "refusal"]
+    others = [block for block in content if block.get("type") != "refusal"]
+    alone = others[0].get("text") if [block.keys() for block in others] == [{"type", "text"}] else None
+    return {**words, "content": alone or others or None, "refusal": "".join(refused)}

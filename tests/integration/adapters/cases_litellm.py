@@ -114,6 +114,54 @@ async def test_answers_that_are_no_chat_completions_are_denied() -> None:
         )
 
 
+def answered(**words: Any) -> Any:
+    message = litellm.Message(**{"role": "assistant", "content": None, **words})
+    return litellm.ModelResponse(choices=[litellm.Choices(message=message)])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"function_call": {"name": "search", "arguments": '{"q": "secret"}'}},
+        {"audio": {"id": "1", "data": "AA==", "expires_at": 1, "transcript": "a secret"}},
+        {"images": [{"type": "image_url", "index": 0, "image_url": {"url": "data:image/png;base64,AA=="}}]},
+    ],
+    ids=["function_call", "audio", "images"],
+)
+async def test_what_an_answer_says_beside_texts_and_calls_of_tools_is_denied(words: dict[str, Any]) -> None:
+    with pytest.raises(GuardrailRaisedException, match=f"denied: .* the answer has `{next(iter(words))}`"):
+        await guard(plugin(mask, hooks=[OUTPUT])).async_post_call_success_hook(
+            {"messages": []}, None, answered(**words)
+        )
+    unjudged = answered(**words)
+    unwatched = guard(plugin(mask, hooks=[INPUT]))
+    assert await unwatched.async_post_call_success_hook({"messages": []}, None, unjudged) is unjudged
+
+
+async def test_what_repeats_words_goes_with_those_that_are_rewritten() -> None:
+    thought = {"type": "thinking", "thinking": "a secret", "signature": "s"}
+    more = {"reasoning_content": "a secret", "thinking_blocks": [thought], "provider_specific_fields": {"x": "secret"}}
+    given = answered(content="fine", **more)
+    given.choices[0].logprobs = {"content": [{"token": "secret", "logprob": -0.1, "top_logprobs": []}]}
+    guardrail = guard(plugin(mask, hooks=[OUTPUT]))
+    rewritten = await guardrail.async_post_call_success_hook({"messages": []}, None, given)
+    assert rewritten.choices[0].message.reasoning_content == "a ***"
+    assert "secret" not in rewritten.model_dump_json()
+    harmless = answered(content="fine", thinking_blocks=[{**thought, "thinking": "fine"}])
+    assert await guardrail.async_post_call_success_hook({"messages": []}, None, harmless) is harmless
+
+
+async def test_a_refusal_of_the_model_is_judged_like_its_words() -> None:
+    guardrail = guard(plugin(mask, hooks=[INPUT, OUTPUT]))
+    for content, left in ((None, None), ("fine", "fine"), ("secret", "***")):
+        given = answered(content=content, refusal="no secret")
+        rewritten = (await guardrail.async_post_call_success_hook({"messages": []}, None, given)).choices[0].message
+        assert (rewritten.content, rewritten.refusal) == (left, "no ***")
+    history = {"messages": [{"role": "assistant", "content": None, "refusal": "no secret"}]}
+    asked = await guardrail.async_pre_call_hook(None, None, history, "acompletion")
+    assert asked["messages"] == [{"role": "assistant", "content": None, "refusal": "no ***"}]
+
+
 async def test_by_default_it_stands_around_calls_that_do_not_name_it() -> None:
     guard(plugin(mask, hooks=[INPUT, OUTPUT]), default_on=True)
     messages = [{"role": "user", "content": "hi"}]
