@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
-from cpex.framework.errors import CoverageError, PluginViolationError
+from cpex.framework.errors import CoverageError, GuardError, PluginViolationError
 from cpex.framework.guard.operations import Kind, Step
 from cpex.framework.models.context import PluginContextTable
 
@@ -103,8 +103,15 @@ class Operation:
         Raises:
             PluginViolationError: A plugin denied; the result is withheld.
             PluginError: A plugin failed and its `on_error` is `fail`.
+            GuardError: The result can be read once only, such as a generator; it is withheld.
             CoverageError: A mandatory hook has not run; the result is withheld.
         """
+        # SECURITY: what it will give goes past plugins, who would take it for a result without content.
+        if isinstance(result, AsyncIterator | Iterator) and any(map(self.request.calls, self.kind.after)):
+            raise GuardError(
+                f"{self.kind.name} `{self.kind.target(self.payload)[:200]}` gave a {type(result).__name__}, which is "
+                "read once, and plugins judge results as a whole; give all of it, such as a list"
+            )
         if self.kind.encloses:
             self._borrow_more()
         result = await self._run(self.kind.after, result)

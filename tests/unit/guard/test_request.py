@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -235,6 +236,32 @@ async def test_cancelling_reaches_whatever_runs_and_is_noted(where: str) -> None
 
 
 # Rewritten names.
+
+
+async def pages() -> AsyncIterator[str]:
+    yield "a secret"
+
+
+def lines() -> Iterator[str]:
+    yield "a secret"
+
+
+@pytest.mark.parametrize(
+    ("tool", "kind"), [(pages, "async_generator"), (lines, "generator"), (lambda: iter("a"), "str")]
+)
+async def test_a_result_that_is_read_once_does_not_go_past_plugins_that_judge_results(tool: Any, kind: str) -> None:
+    manager = manager_of(plugin(allow, hooks=[POST]), plugin(allow, "cmf", hooks=["cmf.resource_post_fetch"]))
+    async with manager.request() as request:
+        with pytest.raises(GuardError, match=rf"tool `search` gave a {kind}\w*, which is read once, and plugins judge"):
+            await request.call_tool("search", {}, tool)
+        with pytest.raises(GuardError, match=rf"resource `file:///a` gave a {kind}\w*, which is read once"):
+            await request.read_resource("file:///a", lambda uri: tool())
+    assert [each.outcome for each in request.ledger.records] == ["failed", "failed"]
+
+
+async def test_a_result_that_is_read_once_passes_where_nobody_judges_it() -> None:
+    async with manager_of(plugin(allow, hooks=[PRE])).request() as request:
+        assert [each async for each in await request.call_tool("search", {}, pages)] == ["a secret"]
 
 
 async def test_a_rewritten_tool_name_is_an_error_unless_the_host_can_resolve_it() -> None:
