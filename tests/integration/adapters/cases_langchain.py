@@ -26,6 +26,7 @@ from support import allow, deny, manager_of, plugin
 
 from cpex.adapters.langchain import GuardMiddleware
 from cpex.framework import PluginError, PluginResult
+from cpex.framework.cmf.adapters import AdapterError
 from cpex.framework.errors import CoverageError, GuardError
 from cpex.framework.guard.sync import SyncGuard
 from cpex.framework.models.coverage import CoverageConfig, CoverageMode
@@ -141,6 +142,36 @@ async def test_what_goes_to_the_model_and_comes_from_it_is_rewritten() -> None:
 async def test_calls_in_a_models_words_are_rewritten() -> None:
     messages = await run(plugin(mask, hooks=MODEL_HOOKS), said=[calling(("search", {"q": "secret"})), "done"])
     assert messages[2].content == "found ***"
+
+
+@pytest.mark.parametrize("said", [{"reasoning_content": "a secret"}, {"refusal": "a secret"}])
+async def test_what_a_model_says_beside_its_content_is_rewritten_too(said: dict[str, str]) -> None:
+    logprobs = {"content": [{"token": "secret", "logprob": -0.1}]}
+    answer = AIMessage(
+        "my secret", additional_kwargs={**said, "kept": 1}, response_metadata={"a": 1, "logprobs": logprobs}
+    )
+    [_, message] = await run(plugin(mask, hooks=["cmf.llm_output"]), said=[answer])
+    assert "secret" not in message.model_dump_json()
+    assert "a ***" in message.model_dump_json()
+    assert (message.additional_kwargs["kept"], message.response_metadata["a"]) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("answer", "place"),
+    [
+        (AIMessage("", additional_kwargs={"audio": {"transcript": "a secret"}}), "additional_kwargs.audio"),
+        (AIMessage("", additional_kwargs={"function_call": {"name": "f"}}), "additional_kwargs.function_call"),
+        (
+            AIMessage("", invalid_tool_calls=[{"name": "f", "args": '{"a', "id": "1", "error": None}]),
+            "invalid_tool_calls",
+        ),
+    ],
+    ids=["audio", "function_call", "invalid_tool_calls"],
+)
+async def test_an_answer_that_plugins_are_not_shown_is_an_error(answer: AIMessage, place: str) -> None:
+    with pytest.raises(AdapterError, match=re.escape(f"messages[0].{place}")):
+        await run(plugin(mask, hooks=["cmf.llm_output"]), said=[answer])
+    assert (await run(plugin(allow, hooks=[PRE]), said=[answer]))[-1].content == ""
 
 
 @pytest.mark.parametrize("hook", MODEL_HOOKS)
