@@ -1,21 +1,26 @@
 """Finds and rewrites the strings inside a payload, wherever they are nested.
 
 Both walks go through dicts, lists, tuples, sets, deques, pydantic models, dataclasses and simple namespaces, and into
-bytes that are UTF-8 text and what exceptions say. They stop at a depth and a number of values, because a plugin may be
-handed anything, also structures that contain themselves. What is looked for, and what becomes of it, is the caller's
-business.
+bytes that are text, what exceptions say, and objects that stand for a text, such as paths and URLs. They stop at a
+depth and a number of values, because a plugin may be handed anything, also structures that contain themselves. What is
+looked for, and what becomes of it, is the caller's business.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections import deque
-from collections.abc import Iterator, Mapping, Set
+from collections import UserList, UserString, deque
+from collections.abc import Iterator, Mapping, Set, ValuesView
+from enum import Enum
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
+from pathlib import PurePath
 from types import SimpleNamespace
 from typing import Any, NamedTuple, Protocol
 
-from pydantic import BaseModel
+from pydantic import AnyUrl, BaseModel, PostgresDsn
+
+from cpex.framework.models.bytetext import bytes_of_text, text_in_bytes
 
 __all__ = ["MAX_DEPTH", "MAX_VALUES", "Leaf", "StructureTooLargeError", "TextChange", "leaves", "rewrite"]
 
@@ -25,6 +30,10 @@ MAX_VALUES = 1_000_000
 """Values that are walked in one structure; a value that is referred to twice counts twice."""
 _KEY_SHOWN = 64
 """Characters of a dict key that a path shows."""
+
+# Objects that a text is made into, and that are written as it again. The bases of pydantic's URLs have no public name.
+_SPOKEN = (PurePath, UserString, IPv4Address, IPv4Interface, IPv6Address, IPv6Interface)
+_URLS = tuple({AnyUrl.__mro__[-2], PostgresDsn.__mro__[-2]})
 
 Trail = tuple[Any, Any] | None
 """Where a value stands, innermost first: `(trail of the parent, key or index)`."""
@@ -81,8 +90,10 @@ def leaves(value: Any, name: str) -> Iterator[Leaf]:
             raise _too_large()
         if isinstance(value, str):
             yield Leaf(value, trail)
+        elif value is None or isinstance(value, int | float):
+            continue
         elif isinstance(value, bytes | bytearray | memoryview):
-            if (text := _decoded(value)) is not None:
+            if (text := text_in_bytes(value)) is not None:
                 yield Leaf(text, trail)
         elif isinstance(value, BaseException):
             yield Leaf(_said(value), trail)
@@ -92,13 +103,15 @@ def leaves(value: Any, name: str) -> Iterator[Leaf]:
             if isinstance(value, Mapping):
                 yield from (Leaf(key, trail, is_key=True) for key in value if isinstance(key, str))
             stack.extend((child, (trail, key), depth + 1) for key, child in reversed(children))
+        elif (text := _spoken(value)) is not None:
+            yield Leaf(text, trail)
 
 
 def _children(value: Any) -> list[tuple[Any, Any]] | None:
     """The named or numbered parts of a container; `None` for what is not one."""
     if isinstance(value, Mapping):
         return list(value.items())
-    if isinstance(value, list | tuple | Set | deque):
+    if isinstance(value, _ROWS):
         return list(enumerate(value))
     if isinstance(value, BaseModel):
         return [*value.__dict__.items(), *(value.__pydantic_extra__ or {}).items()]
@@ -109,16 +122,23 @@ def _children(value: Any) -> list[tuple[Any, Any]] | None:
     return None
 
 
-def _decoded(data: bytes | bytearray | memoryview) -> str | None:
-    try:
-        return bytes(data).decode()
-    except UnicodeDecodeError:
-        return None
+_ROWS = (list, tuple, Set, deque, UserList, ValuesView)
 
 
-def _said(error: BaseException) -> str:
-    """What an exception says, and the notes that were added to it."""
-    return "\n".join([str(error), *getattr(error, "__notes__", ())])
+def _spoken(value: Any) -> str | None:
+    """The text that an object stands for; `None` for one that stands for none."""
+    if isinstance(value, Enum):
+        return value.value if isinstance(value.value, str) else None
+    return str(value) if isinstance(value, _SPOKEN + _URLS) else None
+
+
+def _said(error: BaseException, depth: int = 0) -> str:
+    """What an exception says, the notes that were added to it, and what the exceptions in it say."""
+    inner = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+    if inner and depth >= MAX_DEPTH:
+        raise _too_deep()
+    said = [str(error), *getattr(error, "__notes__", ())]
+    return "\n".join([*said, *(_said(each, depth + 1) for each in inner)])
 
 
 class TextChange(Protocol):
@@ -186,23 +206,31 @@ class _Rewriting:
         return new if str(new) == str(changed) else RuntimeError(f"{type(error).__name__}: {changed}")
 
     def _bytes(self, data: bytes | bytearray | memoryview, key: str) -> Any:
-        text = _decoded(data)
+        text = text_in_bytes(data)
         if text is None:
             return data
         changed = self._change.text(text, key)
-        return data if changed is text else type(data)(str(changed).encode())
+        return data if changed is text else type(data)(bytes_of_text(str(changed)))
 
     def _container(self, value: Any, key: str, depth: int) -> Any:
         children = _children(value)
         if children is None:
-            return value
+            return self._object_of_text(value, key)
         if depth >= MAX_DEPTH:
             raise _too_deep()
         if isinstance(value, Mapping):
             return self._mapping(value, key, depth)
-        if isinstance(value, list | tuple | Set | deque):
+        if isinstance(value, _ROWS):
             return self._sequence(value, key, depth)
         return self._object(value, children, depth)
+
+    def _object_of_text(self, value: Any, key: str) -> Any:
+        text = _spoken(value)
+        if text is None:
+            return value
+        # What stands instead may be no path, no address: a text it stays.
+        changed = self._change.text(text, key)
+        return value if changed is text else changed
 
     def _mapping(self, value: Mapping[Any, Any], key: str, depth: int) -> Any:
         same = True
@@ -225,7 +253,7 @@ class _Rewriting:
         new = [self.value(child, key, depth + 1) for child in value]
         if all(left is right for left, right in zip(value, new, strict=True)):
             return value
-        if isinstance(value, list):
+        if isinstance(value, list | UserList | ValuesView):
             return new
         if isinstance(value, deque):
             return deque(new, value.maxlen)

@@ -27,6 +27,7 @@ from cpex.framework.cmf.message import (
     ToolResult,
     VideoSource,
 )
+from cpex.framework.models.bytetext import text_in_bytes
 
 __all__ = ["Source", "TextLeaf", "below", "fields_of", "included", "is_source", "text_of"]
 
@@ -99,16 +100,13 @@ def is_source(value: Any) -> TypeGuard[Source]:
 
 
 def text_of(value: Any) -> str | None:
-    """The text of what is no container; `None` for what has none: nothing, truth values, bytes that are no UTF-8."""
+    """The text of what is no container; `None` for what has none: nothing, truth values, bytes that are no text."""
     if value is None or isinstance(value, bool):
         return None
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, bytes | bytearray):
-        try:
-            return bytes(value).decode()
-        except UnicodeDecodeError:
-            return None
+        return text_in_bytes(value)
     return json_text(value)
 
 

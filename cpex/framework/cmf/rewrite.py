@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from cpex.framework.cmf.leaves import Source, TextLeaf, below, fields_of, included, is_source, text_of
 from cpex.framework.cmf.message import ContentPart, Message, Resource
+from cpex.framework.models.bytetext import bytes_of_text
 
 __all__ = ["rewrite_text"]
 
@@ -29,9 +30,9 @@ def rewrite_text(message: Root, change: Callable[[TextLeaf], str], *, keys: bool
 
     `change` is asked for each text that may be replaced, and gives the same text back where nothing is to change.
     Numbers and objects that are no containers are shown as their text; another answer is put there as text. Bytes,
-    base64 data and `data:` URLs that hold UTF-8 text are shown as that text and written back in their encoding; base64
-    data and URLs as they stand, too. A resource whose content changes loses the size it was said to have. Nesting may
-    be of any depth.
+    base64 data and `data:` URLs that hold text, as `iter_text` has it, are shown as that text and written back in their
+    encoding; base64 data and URLs as they stand, too. A resource whose content changes loses the size it was said to
+    have. Nesting may be of any depth.
 
     Args:
         keys: Whether keys of dicts are shown. Two that become the same are told apart by `#2`, `#3`, ...
@@ -116,7 +117,7 @@ class _Rewriting:
         text = text_of(value)
         if text is None or (answer := self._ask(TextLeaf(path, text, value, key))) == text:
             return value
-        return answer.encode() if isinstance(value, bytes | bytearray) else answer
+        return bytes_of_text(answer) if isinstance(value, bytes | bytearray) else answer
 
     def _ask(self, leaf: TextLeaf) -> str:
         answer = self._change(leaf)
@@ -212,9 +213,10 @@ def _names_in(value: Any) -> list[str]:
 
 def _encoded(source: Source, text: str) -> str:
     if source.type == "base64":
-        return base64.b64encode(text.encode()).decode()
+        return base64.b64encode(bytes_of_text(text)).decode()
     head, _, _ = source.data.partition(",")
-    body = base64.b64encode(text.encode()).decode() if head.lower().endswith(";base64") else quote(text)
+    data = bytes_of_text(text)
+    body = base64.b64encode(data).decode() if head.lower().endswith(";base64") else quote(data)
     return f"{head},{body}"
 
 

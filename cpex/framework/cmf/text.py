@@ -30,8 +30,8 @@ def iter_text(value: Any, path: str = "") -> Iterator[TextLeaf]:
     """Every text in a message, a part or any other value, in reading order, dict keys included.
 
     Numbers and objects that are no containers are given as their text. Bytes, base64 data and `data:` URLs that hold
-    UTF-8 text are given as that text; base64 data and URLs as they stand, too. A container that occurs twice, or inside
-    itself, is entered once. Nesting may be of any depth.
+    UTF-8 text are given as that text, a few other bytes in between as lone surrogates; base64 data and URLs as they
+    stand, too. A container that occurs twice, or inside itself, is entered once. Nesting may be of any depth.
 
     Args:
         path: What the paths start with.

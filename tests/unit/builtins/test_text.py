@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import deque, namedtuple
+from collections import UserList, UserString, deque, namedtuple
+from enum import Enum
+from ipaddress import IPv4Address
+from pathlib import PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict
+from pydantic import AnyUrl, BaseModel, ConfigDict, PostgresDsn
 
 from cpex.builtins.text import MAX_DEPTH, StructureTooLargeError, leaves, rewrite
 
@@ -65,6 +68,59 @@ def test_every_string_is_found_with_its_path() -> None:
 def test_text_in_bytes_dataclasses_namespaces_and_sets_is_found() -> None:
     found = [leaf.text for leaf in leaves([b"one", Record("two"), SimpleNamespace(a="three"), {"four"}, b"\xff"], "x")]
     assert found == ["one", "two", "three", "four"]
+
+
+def test_a_few_bytes_of_another_encoding_hide_no_text() -> None:
+    latin, stray = "Müller, a secret".encode("latin-1"), b"\xffa longer secret \xd0\xbf\xd1"
+    found = paths([latin, bytearray(stray)])
+    assert [text.encode(errors="surrogateescape") for _, text in found] == [latin, stray]
+    assert rewrite([latin, bytearray(stray)], Upper()) == [
+        b"M\xfcLLER, A SECRET",
+        bytearray(b"\xffA LONGER SECRET \xd0\x9f\xd1"),
+    ]
+    image = bytes(range(256)) + b"secret"
+    assert paths([image]) == []
+    assert rewrite([image], Upper())[0] is image
+
+
+def test_objects_that_stand_for_a_text_are_read_and_replaced_by_text() -> None:
+    class Colour(Enum):
+        RED = "red"
+        BLUE = 1
+
+    value = {
+        "path": PurePosixPath("/a"),
+        "url": AnyUrl("https://x.example/a"),
+        "dsn": PostgresDsn("postgres://u:p@db/x"),
+        "address": IPv4Address("10.0.0.1"),
+        "text": UserString("a"),
+        "colour": Colour.RED,
+        "number": Colour.BLUE,
+        "rows": UserList(["a", "B"]),
+        "values": {"k": "a"}.values(),
+    }
+    texts = [text for path, text in paths(value) if not path.endswith("[key]")]
+    assert texts == ["/a", "https://x.example/a", "postgres://u:p@db/x", "10.0.0.1", "a", "red", "a", "B", "a"]
+    new = rewrite(value, Upper())
+    assert (new["path"], new["url"], new["dsn"]) == ("/A", "HTTPS://X.EXAMPLE/A", "POSTGRES://U:P@DB/X")
+    assert new["address"] is value["address"]
+    assert (new["text"], new["colour"], new["number"]) == ("A", "RED", Colour.BLUE)
+    assert (new["rows"], new["values"]) == (["A", "B"], ["A"])
+
+
+def test_what_the_exceptions_in_a_group_say_is_found_and_rewritten() -> None:
+    group = ExceptionGroup("two", [ValueError("a"), ExceptionGroup("more", [KeyError("b")])])
+    said = str(group), str(group.exceptions[1])
+    assert paths(group) == [("args", f"{said[0]}\na\n{said[1]}\n'b'")]
+    new = rewrite(group, Upper())
+    assert (type(new), str(new)) == (
+        RuntimeError,
+        f"ExceptionGroup: {said[0]}\na\n{said[1]}\n'b'".upper().replace("EXCEPTIONGROUP", "ExceptionGroup"),
+    )
+    for _ in range(MAX_DEPTH + 1):
+        group = ExceptionGroup("deeper", [group])
+    with pytest.raises(StructureTooLargeError):
+        paths(group)
 
 
 def test_what_an_exception_says_is_found_and_rewritten() -> None:

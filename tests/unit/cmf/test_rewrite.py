@@ -124,6 +124,8 @@ def test_names_and_addresses_are_shown_only_to_those_who_ask_for_them() -> None:
     [
         ("base64", encoded("a secret é"), encoded("a *** é")),
         ("base64", encoded(b"\xff\xd8 secret"), None),
+        ("base64", encoded(b"\xe9t\xe9, a longer secret"), encoded(b"\xe9t\xe9, a longer ***")),
+        ("url", "data:,%E9t%E9%20%20a%20longer%20%73ecret", "data:,%E9t%E9%20%20a%20longer%20%2A%2A%2A"),
         ("base64", "secret is no base64!", "*** is no base64!"),
         ("url", f"data:text/plain;base64,{encoded('secret')}", f"data:text/plain;base64,{encoded('***')}"),
         ("url", "data:,a%20secret", "data:,a%20***"),
@@ -134,6 +136,11 @@ def test_names_and_addresses_are_shown_only_to_those_who_ask_for_them() -> None:
 def test_text_in_media_is_replaced_in_its_encoding(kind: Any, data: str, changed: str | None) -> None:
     image = ImageContentPart(content=ImageSource(type=kind, data=data))
     assert rewrite_text(image, hide).content.data == (data if changed is None else changed)
+
+
+def test_a_few_bytes_of_another_encoding_are_kept() -> None:
+    changed = rewrite_text(resource(blob="Müller, a longer secret".encode("latin-1")), hide).content
+    assert changed.blob == b"M\xfcller, a longer ***"
 
 
 def test_a_resource_keeps_bytes_bytes_and_loses_its_size() -> None:

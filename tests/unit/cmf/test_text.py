@@ -99,6 +99,7 @@ def test_a_view_gives_the_texts_of_its_part_with_paths_from_the_message() -> Non
         ("base64", encoded("secret??>").replace("/", "_").rstrip("="), "secret??>"),
         ("base64", f"{encoded('sec')}\n {encoded('ret')}", "secret"),
         ("base64", base64.b64encode(b"\xff\xd8").decode(), None),
+        ("base64", base64.b64encode(b"one \xe9 in ten").decode(), "one \udce9 in ten"),
         ("base64", "?", None),
         ("base64", "é", None),
         ("url", "https://x/y", None),
