@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib
 import logging
@@ -13,10 +12,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cpex.framework.base import Plugin
-from cpex.framework.errors import PluginError, PluginTimeoutError
+from cpex.framework.errors import PluginError
 from cpex.framework.loader.kinds import PluginKindError, find_class, transport_class, transport_of
 from cpex.framework.models.config import PluginConfig
 from cpex.framework.models.result import PluginErrorModel
+from cpex.framework.pipeline.starting import start_plugin
 from cpex.framework.pipeline.stopping import stop_plugin
 
 __all__ = ["ALLOWED_PLUGIN_DIRS", "PluginKindError", "PluginLoader"]
@@ -140,7 +140,9 @@ class PluginLoader:
 
         Raises:
             PluginKindError: A `PluginError` and an `ImportError`: there is no class to make it from.
-            PluginTimeoutError: `initialize()` took longer than the plugin's `initialize_timeout_s`.
+            PluginTimeoutError: `initialize()` took longer than the plugin's `initialize_timeout_s`. One that does not
+                stop when it is told to is closed five seconds later.
+            asyncio.CancelledError: The caller was cancelled, whatever the plugin made of it.
             PluginError: The plugin called `sys.exit()`.
             Exception: Whatever the plugin's constructor or `initialize()` raises.
         """
@@ -148,19 +150,10 @@ class PluginLoader:
         if type(plugin).initialize is Plugin.initialize:
             # The base class has nothing to initialise: no deadline to arm, a thousand times over.
             return plugin
-        limit = _initialize_limit(plugin, config)
-        deadline = asyncio.timeout(limit)
         try:
-            async with deadline:
-                await plugin.initialize()
+            await start_plugin(plugin, config.name, _initialize_limit(plugin, config))
         except BaseException as error:
             await stop_plugin(plugin, config)
-            # A TimeoutError of the plugin's own is its own failure.
-            if isinstance(error, TimeoutError) and deadline.expired():
-                raise PluginTimeoutError(
-                    f"Plugin {config.name} did not finish initialize() within {limit:g}s; see what it waits for, or "
-                    f"raise its `initialize_timeout_s`"
-                ) from error
             if isinstance(error, SystemExit):
                 raise _asked_to_exit(config, "initialize()") from error
             raise

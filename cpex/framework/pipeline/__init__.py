@@ -9,7 +9,7 @@ Its modules in the order of reading; each imports from those before it only, and
 - `turns` `relay` `serial` `concurrent`: plugins that the caller waits for, one after another or side by side
 - `background` `redaction` `fire_and_forget` `observers`: what comes after the decision
 - `single` `executor`: one handler by itself; one call from end to end
-- `stopping`: a plugin's end
+- `starting` `stopping`: a plugin's beginning and its end
 
 `docs/design/engine.md` tells the ideas.
 """

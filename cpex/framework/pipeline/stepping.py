@@ -57,6 +57,15 @@ class Runs(Protocol):
         """Call it and return what it returns."""
 
 
+class Here:
+    """The context variables that are in force: what `initialize` sets in the host's task, `shutdown` may reset."""
+
+    @staticmethod
+    def run(function: Callable[..., Any], /, *args: Any) -> Any:
+        """Call it and return what it returns."""
+        return function(*args)
+
+
 class DeadlineReached(Exception):
     """The deadline that we armed has passed; never raised by a plugin."""
 
@@ -78,6 +87,7 @@ class Deadline:
         self._base = task.cancelling()
         self.fired = 0
         self.abandoned = False
+        """Whether the coroutine did not end in the grace either, and was closed."""
         self._own: OwnRequests | None = None
         self.cancellation: asyncio.CancelledError | None = None
         """The last cancellation that the handler was told of, ours or another's."""
@@ -129,12 +139,13 @@ async def carry_on(coroutine: Coroutine[Any, Any, Any], context: Runs, waiting: 
     """
     deadline = Deadline(seconds)
     try:
-        return await _within(deadline, coroutine, context, waiting)
+        return await carry_on_until(deadline, coroutine, context, waiting)
     finally:
         deadline.let_go()
 
 
-async def _within(deadline: Deadline, coroutine: Coroutine[Any, Any, Any], context: Runs, waiting: Any) -> Any:
+async def carry_on_until(deadline: Deadline, coroutine: Coroutine[Any, Any, Any], context: Runs, waiting: Any) -> Any:
+    """The same for who looks at the deadline afterwards, and lets it go."""
     try:
         result = await _drive(coroutine, context, waiting, deadline)
     except BaseException as error:

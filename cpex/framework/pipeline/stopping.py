@@ -7,26 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 from cpex.framework.base import Plugin
 from cpex.framework.errors import tellable
 from cpex.framework.models.config import PluginConfig
-from cpex.framework.pipeline.stepping import DeadlineReached, carry_on
+from cpex.framework.pipeline.stepping import DeadlineReached, Here, carry_on
 
 __all__ = ["stop_plugin"]
 
 # The registry's logger: that is where operators look for what was stopped.
 logger = logging.getLogger("cpex.framework.registry")
-
-
-class _Here:
-    """The context variables that are in force: what `initialize` set in the host's task, `shutdown` may reset."""
-
-    @staticmethod
-    def run(function: Callable[..., Any], /, *args: Any) -> Any:
-        return function(*args)
 
 
 async def stop_plugin(plugin: Plugin, config: PluginConfig) -> None:
@@ -64,7 +55,7 @@ async def _ended(plugin: Plugin, seconds: float) -> None:
         waiting = coroutine.send(None)
     except StopIteration:
         return
-    await carry_on(coroutine, _Here(), waiting, seconds)
+    await carry_on(coroutine, Here(), waiting, seconds)
 
 
 async def _called(plugin: Plugin) -> None:
