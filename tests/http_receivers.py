@@ -36,7 +36,8 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 class Receiver:
     """Answers each request with the next of `answers`, then with status 204."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, keeps_connections: bool = False) -> None:
+        self.protocol = "HTTP/1.1" if keeps_connections else "HTTP/1.0"
         self.answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self.requests: queue.SimpleQueue[Received] = queue.SimpleQueue()
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler_of(self))
@@ -65,6 +66,8 @@ class Receiver:
 
 def _handler_of(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = receiver.protocol
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["content-length"]))
             receiver.requests.put(Received({key.lower(): value for key, value in self.headers.items()}, body))
@@ -112,9 +115,9 @@ def hang_up(handler: BaseHTTPRequestHandler) -> None:
 
 
 @contextmanager
-def receiving(port: int = 0) -> Iterator[Receiver]:
-    """A server for the length of a block."""
-    receiver = Receiver(port)
+def receiving(port: int = 0, *, keeps_connections: bool = False) -> Iterator[Receiver]:
+    """A server for the length of a block; it closes each connection after its answer, or leaves that to the client."""
+    receiver = Receiver(port, keeps_connections=keeps_connections)
     receiver.start()
     try:
         yield receiver

@@ -2,7 +2,8 @@
 
 Records wait in memory, bounded in number and bytes; a task takes them in batches, tries again with growing pauses, and
 gives up in the end. What does not fit or cannot be delivered is dropped and counted, and the operator is told once per
-outage. At the end everything is sent that can be sent within a given time.
+outage. At the end everything is sent that can be sent within a given time. A forked child begins with nothing: what
+waited is its parent's to deliver, and to count.
 
 How a batch gets to its backend is a function of the sink's.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import threading
 from collections import deque
@@ -22,6 +24,7 @@ from weakref import WeakSet
 from pydantic import Field
 
 from cpex.builtins.observability._events import EventSettings, Kind
+from cpex.builtins.observability._inherited import begin_anew_in_children, keep
 
 __all__ = ["Delivery", "SinkCount", "SinkSettings", "Undeliverable", "Unreachable", "sink_counts", "sink_queues"]
 
@@ -140,6 +143,18 @@ class Delivery:
         """Records that it has not, and will not."""
         with _lock:
             _queues.add(self._queue)
+        begin_anew_in_children(self)
+
+    def begin_anew(self) -> None:
+        """In a forked child: leave what waits, and the task that delivers it, to the parent."""
+        if self._task is not None:
+            keep(self._task)
+            self._task = None
+        _queues.discard(self._queue)
+        self._queue = _Queue(self._plugin, deque())
+        _queues.add(self._queue)
+        self._told = self._away = False
+        self.delivered = self.dropped = 0
 
     def start(self) -> None:
         """Take records from now on. Does nothing when it does."""
@@ -173,7 +188,7 @@ class Delivery:
             # Events belong to the loop that they were first waited for in.
             self._news, self._stopping = asyncio.Event(), asyncio.Event()
             self._news.set()
-            self._task = loop.create_task(self._run(), name=f"cpex:sink:{self._plugin}")
+            self._task = loop.create_task(self._run(self._queue), name=f"cpex:sink:{self._plugin}")
 
     async def stop(self) -> None:
         """Deliver what waits, for `drain_s` seconds at most, and drop the rest. Does nothing when nothing was put."""
@@ -189,27 +204,29 @@ class Delivery:
                 await asyncio.wait({task})
         if left := self._queue.count:
             self._queue.waiting.clear()
-            self._done(left, self._queue.size)
+            self._queue.count = self._queue.size = 0
             self._drop(left, f"the sink was shut down, and they were not delivered within {self._settings.drain_s:g} s")
         if self.dropped and was_open:
             self._logger.warning(
                 "Plugin '%s': %d records were dropped in all, %d delivered", self._plugin, self.dropped, self.delivered
             )
 
-    async def _run(self) -> None:
+    async def _run(self, queue: _Queue) -> None:
+        waiting = queue.waiting
         while True:
-            await self._batch_is_due()
-            waiting = self._queue.waiting
-            if not waiting:
-                # Only when it is to stop, and nothing is left.
+            await self._batch_is_due(waiting)
+            # Nothing waits only when it is to stop; the queue is another one when a forked child goes on with the
+            # loop of its parent, and so with this task.
+            if not waiting or queue is not self._queue:
                 return
             batch = [waiting.popleft() for _ in range(min(len(waiting), self._settings.batch_max))]
             await self._deliver(batch)
-            self._done(len(batch), sum(map(len, batch)))
+            queue.count -= len(batch)
+            queue.size -= sum(map(len, batch))
 
-    async def _batch_is_due(self) -> None:
+    async def _batch_is_due(self, waiting: deque[bytes]) -> None:
         """Wait for a first record, then for a full batch, but not longer than a record may wait."""
-        waiting, stopping = self._queue.waiting, self._stopping
+        stopping = self._stopping
         while not waiting and not stopping.is_set():
             self._news.clear()
             await self._news.wait()
@@ -288,11 +305,17 @@ class Delivery:
                 why,
             )
 
-    def _done(self, count: int, size: int) -> None:
-        self._queue.count -= count
-        self._queue.size -= size
-
 
 def _count(what: SinkCount, count: int) -> None:
     with _lock:
         _counts[what] = _counts.get(what, 0) + count
+
+
+def _after_in_child() -> None:
+    _lock.release()
+    _counts.clear()
+
+
+# Where processes cannot fork, there is nothing to do. Held meanwhile, so that no thread has the lock that is not there.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_in_child)

@@ -8,7 +8,9 @@ import hashlib
 import hmac
 import ssl
 import uuid
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -16,6 +18,7 @@ from pydantic import Field, HttpUrl, SecretStr, TypeAdapter, ValidationError, fi
 
 from cpex.builtins.observability._delivery import SinkSettings, Undeliverable, Unreachable
 from cpex.builtins.observability._facts import bare_uri
+from cpex.builtins.observability._inherited import begin_anew_in_children, keep
 from cpex.builtins.observability._sink import Sink
 from cpex.framework import PluginConfig, PluginError, PluginErrorModel, clock
 
@@ -110,8 +113,17 @@ class WebhookPlugin(Sink):
         secret = self._settings.secret
         self._key = _signing_key(secret) if secret is not None else None
         self._shown_url = bare_uri(self._settings.url.get_secret_value())
+        self._connect: Callable[[], AsyncClient] | None = None
+        """Makes a client; `None` when the sink is not open."""
         self._client: AsyncClient | None = None
         self._ids: tuple[list[bytes] | None, str] = (None, "")
+        begin_anew_in_children(self)
+
+    def begin_anew(self) -> None:
+        """In a forked child: leave the connections to the parent, which goes on using them."""
+        if self._client is not None:
+            keep(self._client)
+            self._client = None
 
     async def initialize(self) -> None:
         """Make the HTTP client; it connects with the first batch. Does nothing the second time.
@@ -119,7 +131,7 @@ class WebhookPlugin(Sink):
         Raises:
             PluginError: `ca_file` cannot be used; code `sink_unavailable`.
         """
-        if self._client is not None:
+        if self._connect is not None:
             return
         # Loaded by those who have somebody to send to.
         from httpx2 import AsyncClient, Timeout
@@ -130,21 +142,24 @@ class WebhookPlugin(Sink):
         except OSError as error:
             raise self._unavailable(f"`{self._settings.ca_file}` cannot be used: {error.strerror or error}") from error
         timeout = Timeout(self._settings.timeout_s)
-        self._client = AsyncClient(headers=headers, timeout=timeout, verify=verify, follow_redirects=False)
+        self._connect = partial(AsyncClient, headers=headers, timeout=timeout, verify=verify, follow_redirects=False)
+        self._client = self._connect()
         self.delivery.start()
 
     async def shutdown(self) -> None:
         """Post what waits, for `drain_s` seconds at most, and close the connections. Does nothing the second time."""
         await super().shutdown()
-        client, self._client = self._client, None
+        client, self._client, self._connect = self._client, None, None
         if client is not None:
             await client.aclose()
 
     async def _send(self, records: list[bytes]) -> None:
         from httpx2 import HTTPError
 
-        if self._client is None:
+        if self._connect is None:
             raise Undeliverable("the sink is not open; initialize the plugin first")
+        if self._client is None:
+            self._client = self._connect()
         body = b'{"v":1,"events":[' + b",".join(record.rstrip(b"\n") for record in records) + b"]}"
         headers = {"content-type": "application/json"} | self._signed(self._id_of(records), body)
         url = self._settings.url.get_secret_value()
