@@ -12,6 +12,7 @@ from cpex.adapters._openai_model import Judged
 from cpex.adapters._requests import request_of
 from cpex.framework.errors import GuardError, PluginViolationError
 from cpex.framework.guard import AGENT, MODEL, Operation
+from cpex.framework.guard.operations import Step
 from cpex.framework.hooks.agents import AgentPreInvokePayload
 
 if TYPE_CHECKING:
@@ -59,12 +60,26 @@ class Runs:
 
     async def _after(self, context: Any, agent: Any, output: Any) -> Any:
         known = self._open.pop(context, None)
-        if known is None:
-            return _passed()
-        operation, end = known
-        end.detach()
+        if known is not None:
+            operation, end = known
+            end.detach()
+            return await self._judged(operation, agent, output)
+        # A run that was interrupted and goes on has another context, and the SDK asks no input guardrail again.
+        async with request_of(self._manager) as request:
+            if not request.guards(AGENT):
+                return _passed()
+            operation = request.operation(AGENT, AgentPreInvokePayload(agent_id=agent.name, messages=[]))
+            return await self._judged(operation, agent, output, before=AGENT.before)
+
+    async def _judged(self, operation: Operation, agent: Any, output: Any, before: tuple[Step, ...] = ()) -> Any:
+        """What comes of the end of a run.
+
+        Args:
+            before: Steps that did not run in this operation; one that is mandatory is a gap.
+        """
         messages = [{"role": "assistant", "content": output if isinstance(output, str) else str(output)}]
         try:
+            operation.request.ledger.check(operation.record, (step.hook for step in before))
             if await operation.after(messages) is not messages:
                 raise _rewritten(agent, "answered", "cmf.llm_output")
         except PluginViolationError as denial:

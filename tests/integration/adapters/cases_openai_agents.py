@@ -18,6 +18,7 @@ from agents import (
     OutputGuardrailTripwireTriggered,
     RunConfig,
     Runner,
+    RunState,
     UserError,
     WebSearchTool,
     function_tool,
@@ -265,6 +266,33 @@ async def test_parallel_runs_keep_their_agent_state_apart_and_one_that_fails_lea
     manager = manager_of(plugin(judge, hooks=AGENT_HOOKS))
     await asyncio.gather(*(answered(agent_of(manager, text), text) for text in "abc"))
     assert sorted(seen) == [("a", "a"), ("b", "b"), ("c", "c")]
+
+
+@function_tool(needs_approval=True)
+async def order(q: str) -> str:
+    return f"ordered {q}"
+
+
+async def resumed(*plugins: Any, stored: bool = False, **options: Any) -> Any:
+    """A run that waited for somebody's approval, and goes on; `stored` in between, as for another process."""
+    agent = agent_of(manager_of(*plugins, **options), calling(("order", "tea")), "a secret", tools=[order])
+    state = (await asyncio.wait_for(Runner.run(agent, "hi"), 60)).to_state()
+    if stored:
+        state = await RunState.from_json(agent, state.to_json())
+    for each in state.get_interruptions():
+        state.approve(each)
+    return await asyncio.wait_for(Runner.run(agent, state), 60)
+
+
+@pytest.mark.parametrize("stored", [False, True])
+async def test_the_answer_of_a_run_that_was_interrupted_is_judged_as_well(stored: bool) -> None:
+    with pytest.raises(OutputGuardrailTripwireTriggered) as caught:
+        await resumed(plugin(deny, hooks=["agent_post_invoke"]), stored=stored)
+    assert caught.value.guardrail_result.output.output_info.code == "NO"
+    assert (await resumed(plugin(allow, hooks=AGENT_HOOKS), stored=stored)).final_output == "a secret"
+    wanted = CoverageConfig(mode=CoverageMode.RAISE, mandatory=["agent_pre_invoke"])
+    with pytest.raises(CoverageError, match="agent_pre_invoke"):
+        await resumed(plugin(allow, hooks=AGENT_HOOKS), stored=stored, coverage=wanted)
 
 
 async def test_a_run_that_fails_is_a_failure_and_no_gap() -> None:
