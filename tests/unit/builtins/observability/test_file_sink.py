@@ -19,7 +19,7 @@ def file_sink(path: Path, **config: Any) -> dict[str, Any]:
         "kind": "file",
         "mode": "fire_and_forget",
         "hooks": ["tool_pre_invoke"],
-        "config": {"path": str(path), "batch_interval_s": 0.01, "retry_delay_s": 0.001, **config},
+        "config": {"path": str(path), "batch_interval_s": 0.01, "retry_delay_s": 0.001, "drain_s": 60, **config},
     }
 
 
@@ -54,7 +54,7 @@ async def test_a_file_that_cannot_be_written_costs_the_caller_nothing_and_is_gon
     running: Any, tmp_path: Path
 ) -> None:
     path = tmp_path / "events.jsonl"
-    async with running(file_sink(path, attempts=10_000, drain_s=30)) as manager:
+    async with running(file_sink(path, attempts=10_000)) as manager:
         path.unlink()
         path.mkdir()
         await call(manager, 3)
@@ -67,7 +67,7 @@ async def test_a_file_that_stays_away_is_dropped_for_and_told(
     running: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "events.jsonl"
-    async with running(file_sink(path, attempts=2, drain_s=30)) as manager:
+    async with running(file_sink(path, attempts=2)) as manager:
         plugin = manager.get_plugin("events")
         path.unlink()
         path.mkdir()

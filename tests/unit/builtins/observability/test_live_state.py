@@ -203,7 +203,7 @@ async def test_calls_that_went_without_their_store_are_counted(running: Any) -> 
 
 
 async def test_the_records_of_sinks_are_counted(running: Any, tmp_path: Path) -> None:
-    config = {"path": str(tmp_path / "events.jsonl"), "batch_interval_s": 3600}
+    config = {"path": str(tmp_path / "events.jsonl"), "batch_interval_s": 3600, "drain_s": 60}
     sink = {"name": "t_live_file", "kind": "file", "mode": "fire_and_forget", "hooks": [PRE], "config": config}
     async with running(METRICS) as manager:
         async with running(sink) as other:

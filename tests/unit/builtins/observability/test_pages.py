@@ -130,6 +130,8 @@ async def test_the_audit_page_shows_what_is_written(
 
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+PATIENT = {"drain_s": 60}
+"""What a page leaves to its default, and a busy machine may need more of."""
 ANN = GlobalContext(request_id="r1", user="ann")
 
 
@@ -142,7 +144,7 @@ def without_durations(record: dict[str, Any]) -> dict[str, Any]:
 async def test_the_page_of_the_webhook_shows_what_arrives(running: Any, allow_list: dict[str, Any]) -> None:
     entry = configured("webhook")
     with receiving() as receiver, clock.use_clock(clock.FixedClock(NOON)):
-        entry["config"] |= {"url": receiver.url}
+        entry["config"] |= {"url": receiver.url, **PATIENT, "timeout_s": 60}
         async with running(allow_list, entry) as manager:
             await manager.invoke_hook("tool_pre_invoke", ToolPreInvokePayload(name="delete"), ANN)
         arrived = receiver.next()
@@ -156,7 +158,9 @@ async def test_the_page_of_the_file_sink_shows_what_is_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with clock.use_clock(clock.FixedClock(NOON)):
-        async with running(configured("file_sink")) as manager:
+        entry = configured("file_sink")
+        entry["config"] |= PATIENT
+        async with running(entry) as manager:
             await manager.invoke_hook("tool_pre_invoke", ToolPreInvokePayload(name="search"), ANN)
     (written,) = map(json.loads, lines(tmp_path / "cpex-events.jsonl"))
     assert without_durations(written) == without_durations(json.loads(noted("docs/plugins/file_sink.md")[0]))
