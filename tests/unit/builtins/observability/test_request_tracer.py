@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -80,13 +80,20 @@ def tracer(mode: str = "fire_and_forget", **changes: Any) -> dict[str, Any]:
     }
 
 
-async def operate(manager: TenantPluginManager, tool: str = "search", request_id: str = "r1", **more: Any) -> None:
-    """What a host does for one tool call."""
+async def operate(
+    manager: TenantPluginManager,
+    tool: str = "search",
+    request_id: str = "r1",
+    run: Callable[[], None] = lambda: None,
+    **more: Any,
+) -> None:
+    """What a host does for one tool call; `run` is the tool."""
     context = GlobalContext(request_id=request_id, user="ann", metadata={"session_id": "s1"})
     payload = ToolPreInvokePayload(name=tool, args={"q": "mail ann@example.com"})
     result, contexts = await manager.invoke_hook(PRE, payload, context, **more)
-    await result.wait_for_background_tasks()
+    await manager.executor.drain()
     if result.continue_processing:
+        run()
         done = ToolPostInvokePayload(name=tool, result={"password": "t0psecret", "n": 1})
         await manager.invoke_hook(POST, done, context, local_contexts=contexts, **more)
 
@@ -271,12 +278,12 @@ async def test_times_are_the_frameworks(running: Any, spans: Spans) -> None:
         async with running(tracer("sequential", hooks=[PRE, POST])) as manager:
             context = GlobalContext(request_id="r1")
             await manager.invoke_hook(PRE, ToolPreInvokePayload(name="t"), context)
-            now.advance(2.5)
+            now.advance(250)
             await manager.invoke_hook(POST, ToolPostInvokePayload(name="t", result=1), context)
     began = int(datetime(2030, 1, 1, tzinfo=UTC).timestamp()) * 10**9
-    assert spans.only.end_time == began + 2_500_000_000
+    assert spans.only.end_time == began + 250 * 10**9
     # The clock stands still during a call, whose own time is real and taken off.
-    assert spans.only.start_time == pytest.approx(began, abs=10**9)
+    assert spans.only.start_time == pytest.approx(began, abs=120 * 10**9)
 
 
 async def test_a_failing_sdk_fails_no_call_and_is_counted(
@@ -359,8 +366,10 @@ def is_child(span: ReadableSpan, of: ReadableSpan) -> bool:
 async def test_hook_calls_and_plugins_are_spans_below_their_operation(
     running: Any, allow_list: dict[str, Any], redactor: dict[str, Any], spans: Spans, mode: str
 ) -> None:
-    async with running(allow_list, redactor, tracer(mode)) as manager:
-        await operate(manager)
+    # What is real time, of the hooks, is told from what the tool takes by this clock, also on a busy machine.
+    with clock.use_clock(clock.FixedClock(datetime(2030, 1, 1, tzinfo=UTC))) as now:
+        async with running(allow_list, redactor, tracer(mode)) as manager:
+            await operate(manager, run=lambda: now.advance(600))
     operation = spans.only
     pre, post = [each for each in spans.ended if each.name == "plugin.hook.invoke"]
     assert [(each.attributes or {})["plugin.hook.type"] for each in (pre, post)] == [PRE, POST]
