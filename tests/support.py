@@ -18,6 +18,7 @@ from cpex.testing import plugin_of as plugin
 from cpex.testing.fakes import Handler
 
 __all__ = [
+    "BEGUN_BY_THEN_S",
     "FunctionPlugin",
     "Handler",
     "SpanLog",
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 TOOL = "tool_pre_invoke"
+BEGUN_BY_THEN_S = 0.5
+"""`hook_timeout_s` of a call that runs out of time, enough for its plugins to begin on a busy machine."""
 
 
 def manager_of(

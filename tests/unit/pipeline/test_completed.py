@@ -7,7 +7,19 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from support import FunctionPlugin, allow, call, deny, manager_of, never, other_tasks, plugin, record_of, tool_payload
+from support import (
+    BEGUN_BY_THEN_S,
+    FunctionPlugin,
+    allow,
+    call,
+    deny,
+    manager_of,
+    never,
+    other_tasks,
+    plugin,
+    record_of,
+    tool_payload,
+)
 
 from cpex.framework.errors import PluginError, PluginViolationError
 from cpex.framework.models.config import PluginCondition
@@ -158,7 +170,7 @@ async def test_it_is_told_of_a_cancelled_call(mode: str) -> None:
 
 async def test_it_is_told_when_the_whole_call_ran_out_of_time() -> None:
     observing = Observing(allow, "before", priority=1)
-    manager = manager_of(observing, plugin(never, priority=2), hook_timeout_s=0.02)
+    manager = manager_of(observing, plugin(never, priority=2), hook_timeout_s=BEGUN_BY_THEN_S)
     with pytest.raises(PluginError):
         await call(manager)
     await manager.shutdown()

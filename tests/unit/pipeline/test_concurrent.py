@@ -7,7 +7,20 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import SpanLog, allow, call, denial, deny, manager_of, never, other_tasks, plugin, record_of, tool_payload
+from support import (
+    BEGUN_BY_THEN_S,
+    SpanLog,
+    allow,
+    call,
+    denial,
+    deny,
+    manager_of,
+    never,
+    other_tasks,
+    plugin,
+    record_of,
+    tool_payload,
+)
 
 from cpex.framework.errors import PluginError, PluginViolationError
 from cpex.framework.models.context import GlobalContext
@@ -390,7 +403,7 @@ async def test_durations_are_measured() -> None:
 
 async def test_a_whole_call_that_runs_out_of_time_fails_and_ends_all_of_them() -> None:
     manager = manager_of(
-        *(plugin(never, name, mode="concurrent", on_error="ignore") for name in "ab"), hook_timeout_s=0.02
+        *(plugin(never, name, mode="concurrent", on_error="ignore") for name in "ab"), hook_timeout_s=BEGUN_BY_THEN_S
     )
     with pytest.raises(PluginError) as caught:
         await call(manager)

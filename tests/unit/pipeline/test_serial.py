@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import allow, call, denial, deny, manager_of, never, plugin, record_of, tool_payload
+from support import BEGUN_BY_THEN_S, allow, call, denial, deny, manager_of, never, plugin, record_of, tool_payload
 
 from cpex.framework.errors import PluginError, PluginViolationError
 from cpex.framework.extensions import Extensions
@@ -350,7 +350,7 @@ async def test_a_whole_call_that_runs_out_of_time_blames_the_running_plugin_and_
         plugin(allow, "first", priority=1),
         plugin(waits, "slow", priority=2, on_error="ignore"),
         plugin(deny, "never", priority=3),
-        hook_timeout_s=0.02,
+        hook_timeout_s=BEGUN_BY_THEN_S,
     )
     with pytest.raises(PluginError) as caught:
         await call(manager)

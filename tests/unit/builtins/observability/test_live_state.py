@@ -13,6 +13,7 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
+from support import BEGUN_BY_THEN_S
 
 from cpex.builtins.observability.metrics import MetricsPlugin
 from cpex.builtins.store.failures import StoreFailure, count_store_failure
@@ -156,7 +157,7 @@ async def test_a_call_that_fails_for_want_of_time_is_counted_with_the_plugin_tha
     Waits.let_go = asyncio.Event()
     stuck = plugin("stuck", "Waits", **({"timeout_s": 0.01} if limit == "plugin" else {}))
     entries = [PluginConfig.model_validate(each) for each in (stuck, METRICS)]
-    manager = TenantPluginManager(Config(plugins=entries, hook_timeout_s=0.01 if limit == "hook" else None))
+    manager = TenantPluginManager(Config(plugins=entries, hook_timeout_s=BEGUN_BY_THEN_S if limit == "hook" else None))
     await manager.initialize()
     with pytest.raises(PluginError) as failure:
         await call(manager)
