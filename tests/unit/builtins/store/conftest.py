@@ -38,10 +38,10 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     """Each implementation in turn, empty."""
     made: Store
     if request.param in ("redis", "valkey"):
-        made = RedisStore(request.getfixturevalue(f"{request.param}_server").fresh_url(), timeout_s=10)
+        made = RedisStore(request.getfixturevalue(f"{request.param}_server").fresh_url(), timeout_s=60)
     elif request.param == "cluster":
         cluster: RedisCluster = request.getfixturevalue("redis_cluster")
-        made = RedisStore(cluster.url, prefix=cluster.fresh_prefix(), timeout_s=10)
+        made = RedisStore(cluster.url, prefix=cluster.fresh_prefix(), timeout_s=60)
     else:
         made = MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "state.db")
     yield made

@@ -19,12 +19,12 @@ on_each_make = pytest.mark.parametrize("program", PROGRAMS)
 @on_each_make
 async def test_a_server_that_is_away_is_an_error_without_credentials_and_comes_back(program: str) -> None:
     with running_redis(program=program) as server:
-        store = RedisStore(f"redis://joe:hunter2@127.0.0.1:{server.port}/0?socket_timeout=5")
+        store = RedisStore(f"redis://joe:hunter2@127.0.0.1:{server.port}/0?socket_timeout=60")
         server.kill()
         with pytest.raises(StoreError) as raised:
             await store.add("a", 1, now_s=0)
         assert str(raised.value).startswith(f"store `redis://127.0.0.1:{server.port}/0` did not answer: Error 111")
-        store = RedisStore(f"redis://127.0.0.1:{server.port}/0")
+        store = RedisStore(f"redis://127.0.0.1:{server.port}/0", timeout_s=60)
         server.start()
         assert (await store.add("a", 1, now_s=0)).value == 1
         server.kill()
@@ -36,7 +36,7 @@ async def test_a_server_that_is_away_is_an_error_without_credentials_and_comes_b
 @on_each_make
 async def test_what_must_not_be_done_twice_is_not_sent_twice(program: str) -> None:
     with running_redis(program=program) as server:
-        store = RedisStore(server.fresh_url(), timeout_s=10)
+        store = RedisStore(server.fresh_url(), timeout_s=60)
         added = await store.add("a", 1, now_s=0)
         server.kill()
         server.start()
@@ -47,7 +47,7 @@ async def test_what_must_not_be_done_twice_is_not_sent_twice(program: str) -> No
 
 
 async def test_a_server_that_does_not_answer_is_an_error_in_time(redis_server: RedisServer) -> None:
-    busy, store = RedisStore(redis_server.fresh_url()), RedisStore(redis_server.fresh_url(), timeout_s=0.1)
+    busy, store = (RedisStore(redis_server.fresh_url(), timeout_s=seconds) for seconds in (60, 0.1))
     await busy._connected().execute_command("CLIENT", "PAUSE", 30_000, "WRITE")
     with pytest.raises(StoreError, match="did not answer: Timeout"):
         await store.add("a", 1, now_s=0)
@@ -57,7 +57,7 @@ async def test_a_server_that_does_not_answer_is_an_error_in_time(redis_server: R
 
 
 async def test_keys_carry_a_hash_tag_and_leave_in_time(redis_server: RedisServer) -> None:
-    store = RedisStore(redis_server.fresh_url(), prefix="mine", timeout_s=10)
+    store = RedisStore(redis_server.fresh_url(), prefix="mine", timeout_s=60)
     await store.add("a", 1, now_s=0, ttl_s=100)
     await store.add("b", 1, now_s=0)
     client = store._connected()
@@ -70,7 +70,7 @@ async def test_keys_carry_a_hash_tag_and_leave_in_time(redis_server: RedisServer
 @on_each_make
 async def test_a_server_is_reached_over_a_unix_socket(program: str, tmp_path: Path) -> None:
     with running_redis("--unixsocket", str(tmp_path / "redis.sock"), program=program):
-        store = RedisStore(f"unix://{tmp_path}/redis.sock", timeout_s=10)
+        store = RedisStore(f"unix://{tmp_path}/redis.sock", timeout_s=60)
         assert (await store.add("a", 1, now_s=0)).value == 1
         await store.close()
 
@@ -78,10 +78,10 @@ async def test_a_server_is_reached_over_a_unix_socket(program: str, tmp_path: Pa
 @on_each_make
 async def test_a_password_is_used_and_its_absence_is_an_error(program: str) -> None:
     with running_redis("--requirepass", "hunter2", program=program) as server:
-        store = RedisStore(f"redis://:hunter2@127.0.0.1:{server.port}")
+        store = RedisStore(f"redis://:hunter2@127.0.0.1:{server.port}", timeout_s=60)
         assert (await store.add("a", 1, now_s=0)).value == 1
         await store.close()
-        store = RedisStore(f"redis://127.0.0.1:{server.port}")
+        store = RedisStore(f"redis://127.0.0.1:{server.port}", timeout_s=60)
         with pytest.raises(StoreError, match="authenticat"):
             await store.add("a", 1, now_s=0)
         await store.close()
@@ -90,7 +90,7 @@ async def test_a_password_is_used_and_its_absence_is_an_error(program: str) -> N
 @on_each_make
 async def test_a_cluster_goes_on_when_a_node_dies(program: str) -> None:
     with running_cluster(program) as cluster:
-        store = RedisStore(cluster.url, timeout_s=10)
+        store = RedisStore(cluster.url, timeout_s=60)
         keys = [f"key {number}" for number in range(12)]
         for key in keys:
             assert (await store.add(key, 1, now_s=0)).value == 1
@@ -113,7 +113,7 @@ async def test_a_cluster_goes_on_when_a_node_dies(program: str) -> None:
 @on_each_make
 async def test_tasks_are_served_while_keys_move_to_another_node(program: str) -> None:
     with running_cluster(program) as cluster:
-        store = RedisStore(cluster.url, timeout_s=10)
+        store = RedisStore(cluster.url, timeout_s=60)
         keys = [f"key {number}" for number in range(12)]
         assert (await store.take("warm", Rate(1, 1), now_s=0)).accepted
         for key in keys:
@@ -147,10 +147,10 @@ async def test_tls_is_checked_against_the_given_authority(program: str, tmp_path
     options = ["--port", "0", "--tls-cert-file", certificate, "--tls-key-file", key, "--tls-auth-clients", "no"]
     with running_redis(*options, tls=True, program=program) as server:
         url = f"rediss://127.0.0.1:{server.port}/0"
-        store = RedisStore(f"{url}?ssl_ca_certs={certificate}", timeout_s=10)
+        store = RedisStore(f"{url}?ssl_ca_certs={certificate}", timeout_s=60)
         assert (await store.add("a", 1, now_s=0)).value == 1
         await store.close()
-        store = RedisStore(url)
+        store = RedisStore(url, timeout_s=60)
         with pytest.raises(StoreError, match="certificate verify failed"):
             await store.add("a", 1, now_s=0)
         await store.close()
