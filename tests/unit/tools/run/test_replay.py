@@ -11,6 +11,7 @@ import pytest
 
 from cpex.framework.manager import TenantPluginManager
 from cpex.tools.events import Decision
+from cpex.tools.run import replay
 from cpex.tools.run.lines import Line
 from cpex.tools.run.replay import MAX_HELD, Replay
 
@@ -214,6 +215,14 @@ async def test_hooks_of_a_plugins_own_are_judged_with_its_class_or_with_free_att
     assert each.faults[0].startswith("error: line 2: `payload.subject`: field required [event-payload]")
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Background plugins that are no slow ones are never taken for such, however busy the machine is."""
+    # It is no setting.
+    monkeypatch.setattr(replay, "PATIENCE_S", 60)
+
+
+@pytest.mark.usefixtures("patient")
 async def test_an_event_is_judged_after_the_background_work_of_the_one_before(plugins: Path) -> None:
     async def watched() -> AsyncIterator[Line]:
         async for line in lines([call("a", context={"request_id": "1"}), call("b", context={"request_id": "2"})]):
@@ -243,6 +252,7 @@ async def test_decisions_wait_for_slow_background_plugins_in_order_and_bounded_n
     assert {record.status for decision in each.decisions for record in decision.executions} == {"completed"}
 
 
+@pytest.mark.usefixtures("patient")
 async def test_no_background_work_is_refused_for_want_of_room(plugins: Path) -> None:
     async with bench(plugins, WATCHER % "false" + "background_limit: 4\n") as each:
         assert await each.replay.run(lines(call("a") for _ in range(50)))
@@ -251,7 +261,12 @@ async def test_no_background_work_is_refused_for_want_of_room(plugins: Path) -> 
 
 
 @pytest.mark.parametrize("told", [0, 2])
-async def test_a_cancelled_run_keeps_what_was_decided(plugins: Path, told: int) -> None:
+async def test_a_cancelled_run_keeps_what_was_decided(
+    plugins: Path, told: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if told:
+        # As above: these are not slow.
+        monkeypatch.setattr(replay, "PATIENCE_S", 60)
     reached = asyncio.Event()
 
     async def endless() -> AsyncIterator[Line]:
