@@ -219,6 +219,7 @@ print(json.dumps(failed))
 """
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="starting an interpreter for each module takes too long")
 def test_every_module_of_the_framework_can_be_imported_first() -> None:
     # A module that needs a package of an extra is let off where that is not installed.
