@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -88,7 +89,9 @@ async def read_to_its_end(http: httpx2.AsyncClient, method: str, path: str, begu
 
 
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    """Of the web server and of ours: others may have something to say of what went before."""
+    told = [record for record in caplog.records if record.name.partition(".")[0] in ("cpex", "uvicorn")]
+    return [record.getMessage() for record in told if record.levelname == "ERROR"]
 
 
 async def test_a_stopped_server_answers_its_calls_and_then_ends_its_streams(caplog: pytest.LogCaptureFixture) -> None:
@@ -150,6 +153,27 @@ async def test_a_call_that_has_not_begun_to_answer_gets_503_when_its_time_is_ove
     assert errors(caplog) == []
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_that_comes_when_the_server_is_stopped_ends_with_it(turns: int) -> None:
+    with web.listening(MCPServerConfig(host="127.0.0.1", port=0)) as listener:
+        server, _ = web.made_server(Starlette(), listener)
+        async with asyncio.timeout(LIMIT_S):
+            serving = asyncio.create_task(server.serve([listener]))
+            while not server.started:  # noqa: ASYNC110 - the web server tells nobody
+                await asyncio.sleep(0)
+            with socket.create_connection(listener.getsockname(), timeout=LIMIT_S) as client:
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await server.shutdown([listener])
+                try:
+                    assert client.recv(1) == b""
+                except ConnectionResetError:
+                    # It was not accepted any more.
+                    pass
+            server.stop()
+            await serving
+
+
 async def test_a_server_that_is_started_after_another_was_stopped_still_streams() -> None:
     for _ in range(2):
         site = Site()
@@ -160,3 +184,5 @@ async def test_a_server_that_is_started_after_another_was_stopped_still_streams(
             assert site.ended == []
             serving.cancel()
             await stream
+            # Cancelled once more it would not wait for the web server.
+            await asyncio.wait([serving])

@@ -58,6 +58,8 @@ LEAVING_S = 2
 """Seconds for responses to end that were told that their clients have left; the web server cuts them off then."""
 KEEPALIVE_S = 75
 """Seconds that an idle connection stays open: longer than clients keep theirs, so that none is cut while in use."""
+_TURNS_OF_AN_ACCEPT = 5
+"""Turns of the event loop from an accepted socket to its connection, with some to spare."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _NAMES = ("127.0.0.1", "localhost", "[::1]")
 
@@ -258,14 +260,35 @@ class _Server(uvicorn.Server):
         # every server in the process, for ever.
         self.should_exit = True
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until stopped; no connection outlives it."""
+        try:
+            await super().serve(sockets)
+        finally:
+            # The web server leaves those open whose clients neither went nor took what they were sent.
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """What the web server does when it is stopped."""
+        await self._take_no_more()
         ending = asyncio.create_task(self._ending.end(GRACE_S))
         try:
             await super().shutdown(sockets)
         finally:
             ending.cancel()
             await asyncio.wait([ending])
+
+    async def _take_no_more(self) -> None:
+        """Stop accepting; what was accepted a moment ago arrives now.
+
+        It would be lost if its listener were closed already, and not be told to end if it came later.
+        """
+        loop = asyncio.get_running_loop()
+        for listener in (each for server in self.servers for each in server.sockets):
+            loop.remove_reader(listener.fileno())
+        for _ in range(_TURNS_OF_AN_ACCEPT):
+            await asyncio.sleep(0)
 
 
 def made_server(app: ASGIApp, listener: socket.socket, **tls: Any) -> tuple[_Server, socket.socket]:
