@@ -146,6 +146,16 @@ async def test_an_answer_that_is_none_fails_the_call_at_once(tmp_path: Path, fau
     assert text in raised.value.error.message
 
 
+async def test_how_a_child_ended_is_told_also_when_it_closes_its_output_a_while_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # So long that no machine is too busy for the child to end.
+    monkeypatch.setattr("cpex.framework.external.mcp.process._SILENT_S", 60)
+    async with host(tmp_path, misbehaving("closes and exits"), timeout_s=90) as manager:
+        with pytest.raises(PluginError, match="the server process exited with status 3"):
+            await call(manager, "x")
+
+
 @pytest.mark.conformance("E1")
 async def test_an_answer_to_another_request_is_nobodys(tmp_path: Path) -> None:
     async with host(tmp_path, misbehaving("other-id")) as manager:

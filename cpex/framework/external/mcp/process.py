@@ -30,6 +30,8 @@ GRACE_S = 2.0
 """Seconds for a child to end by itself once its input is closed, and again after SIGTERM."""
 _LAST_WORDS_S = 0.2
 """Seconds in which what an ended child left in its pipes is still read; a grandchild may hold them open for ever."""
+_SILENT_S = 1.0
+"""Seconds for a child to end after it has closed its output; how it ended is then told."""
 _LINES, _COLUMNS = 5, 300
 """How much of standard error a message shows."""
 
@@ -111,14 +113,14 @@ class ChildProcess(asyncio.SubprocessProtocol):
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         """The child closed a pipe, most often by ending."""
         if fd == 1 and not self.exited.is_set():
-            self._end_soon()
+            self._end_within(_SILENT_S)
 
     def process_exited(self) -> None:
         """The child has ended."""
         # Before anything else can get its number: what it started and left behind ends with it.
         self._signal(signal.SIGKILL)
         self.exited.set()
-        self._end_soon()
+        self._end_within(_LAST_WORDS_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The child has ended and every pipe is read to its end."""
@@ -185,9 +187,11 @@ class ChildProcess(asyncio.SubprocessProtocol):
 
     # The end.
 
-    def _end_soon(self) -> None:
-        if self._timer is None and not self.ended.is_set():
-            self._timer = asyncio.get_running_loop().call_later(_LAST_WORDS_S, self._end)
+    def _end_within(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.ended.is_set():
+            self._timer = asyncio.get_running_loop().call_later(seconds, self._end)
 
     def _end(self, reason: str = "", code: str = "lost") -> None:
         if self._timer is not None:

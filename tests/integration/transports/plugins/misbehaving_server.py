@@ -72,6 +72,10 @@ def answer(fault: str, id: int) -> None:
         # Closing `sys.stdout` would leave the descriptor open.
         os.close(1)
         time.sleep(60)
+    if fault == "closes and exits":
+        os.close(1)
+        time.sleep(0.5)
+        sys.exit(3)
     if fault == "words":
         error = {"message": "session terminated, says the plugin", "plugin_name": "contract"}
         text(id, json.dumps({"error": error}))
