@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote
 
-HANG_AT_MOST_S = 30
+HANG_AT_MOST_S = 120
 
 
 @dataclass(frozen=True)

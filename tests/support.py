@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from cpex.framework.base import Plugin
@@ -29,6 +30,7 @@ __all__ = [
     "deny",
     "manager_of",
     "never",
+    "of_ours",
     "other_tasks",
     "plugin",
     "record_of",
@@ -74,6 +76,11 @@ def tool_payload(**args: Any) -> ToolPreInvokePayload:
 def other_tasks() -> set[asyncio.Task[Any]]:
     """Every task of the running loop but the caller's."""
     return {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+
+
+def of_ours(records: list[logging.LogRecord]) -> list[logging.LogRecord]:
+    """What this package has logged: threads and objects of earlier tests may have something to say as well."""
+    return [record for record in records if record.name.partition(".")[0] == "cpex"]
 
 
 class Watching(FunctionPlugin):

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from support import SpanLog, allow, call, denial, deny, manager_of, never, plugin, record_of, tool_payload
+from support import SpanLog, allow, call, denial, deny, manager_of, never, of_ours, plugin, record_of, tool_payload
 
 from cpex.framework import PluginError, PluginResult, PluginViolation, PluginViolationError
 from cpex.framework.clock import FixedClock, use_clock
@@ -25,7 +25,7 @@ async def violates(payload: Any, context: Any) -> PluginResult[Any]:
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    return [each.getMessage() for each in of_ours(caplog.records) if each.levelno == logging.WARNING]
 
 
 @pytest.mark.conformance("D7")

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from conformance.specimens import HERE
-from support import call, tool_payload
+from support import call, of_ours, tool_payload
 
 from cpex.framework import GlobalContext, PluginConfig, PluginManager, TenantPluginManager, get_plugin_manager
 from cpex.framework.errors import ConfigError, ConfigFileNotFound, PluginLoadError
@@ -63,7 +63,7 @@ async def test_a_plugin_that_may_be_missing_is_left_out_and_listed(
     )
     manager = TenantPluginManager(path)
     await manager.initialize()
-    warnings = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    warnings = [each.getMessage() for each in of_ours(caplog.records) if each.levelno == logging.WARNING]
     assert warnings == [f"Starting without plugin bad (on_error: {rule}), which failed to start: nobody answers"]
     assert isinstance(manager.failed_plugins["bad"].error, ConnectionError)
     assert (manager.initialized, manager.plugin_count) == (True, 1)
@@ -175,7 +175,7 @@ async def test_a_call_before_the_start_says_once_that_nothing_guards_it(
     for _ in range(2):
         result, _ = await manager.invoke_hook("tool_pre_invoke", tool_payload(), GlobalContext(request_id="r"))
         assert result.continue_processing
-    assert [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING] == [
+    assert [each.getMessage() for each in of_ours(caplog.records) if each.levelno == logging.WARNING] == [
         "Hook tool_pre_invoke was called while no plugins are running, so nothing guards it: await "
         "manager.initialize() first (1 plugins are configured)"
     ]

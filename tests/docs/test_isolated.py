@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from conformance.manifest import anchors
 from doc_blocks import ROOT, blocks
 from handmade_wheels import make_wheel, wheel_of_this_package
@@ -32,8 +31,6 @@ def wheel_of_installed(folder: Path, name: str) -> None:
     make_wheel(folder, name, found.version, files)
 
 
-# Making an environment takes seconds, and on a busy machine many.
-@pytest.mark.timeout(300)
 def test_the_program_prints_what_the_page_shows(tmp_path: Path) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()

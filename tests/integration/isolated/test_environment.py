@@ -23,9 +23,6 @@ from cpex.framework.isolated.locking import locked
 from cpex.framework.isolated.record import RECORD_FILE
 from cpex.framework.isolated.venv_comm import VenvProcessCommunicator
 
-# Making an environment takes seconds, and on a busy machine many.
-pytestmark = pytest.mark.timeout(300)
-
 VERSION = "0.1.999"
 PLUGIN = """
 from cpex.framework import Plugin, ToolPreInvokeResult

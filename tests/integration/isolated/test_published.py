@@ -26,9 +26,6 @@ from cpex.framework import GlobalContext, PluginConfig, PluginError, ToolPreInvo
 from cpex.framework.extensions import Extensions, HttpExtension, SecurityExtension
 from cpex.framework.hooks.identity import IdentityPayload
 
-# The first run installs the package.
-pytestmark = pytest.mark.timeout(300)
-
 PLUGIN = """
 class Mine(Plugin):
     async def tool_pre_invoke(self, payload, context, extensions):

@@ -289,6 +289,8 @@ async def test_a_cancelled_call_leaves_nothing_behind_and_the_next_one_gets_its_
 
 async def test_a_thousand_calls_at_once_each_get_their_own_answer(started: Started) -> None:
     async with started() as manager:
+        # Each waits for all that came before it.
+        manager.executor.timeout = 60
         calls = [call(manager, "echo", {"number": n, "turns": n % 7}) for n in range(1000)]
         results = await asyncio.gather(*calls)
     assert [result.metadata["number"] for result in results] == list(range(1000))

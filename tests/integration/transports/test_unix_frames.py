@@ -145,7 +145,7 @@ async def test_an_answer_in_order_reaches_a_client_that_has_said_its_last_word(t
             write_message(writer, question("echo", turns=3, number=1))
         writer.write_eof()
         for _ in range(2):
-            answer = messages.InvokeHookResponse.FromString(await read_message(reader, 20))
+            answer = messages.InvokeHookResponse.FromString(await read_message(reader, 60))
             assert answer.result["continue_processing"] is True
         assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()

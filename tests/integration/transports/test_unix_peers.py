@@ -183,7 +183,7 @@ async def test_questions_without_an_id_are_answered_in_the_order_of_asking(tmp_p
         names = ["deny", "nothing", "raise", "deny", "nothing"]
         for name in names:
             write_message(writer, question(name))
-        answers = [messages.InvokeHookResponse.FromString(await read_message(reader, 20)) for _ in names]
+        answers = [messages.InvokeHookResponse.FromString(await read_message(reader, 60)) for _ in names]
         seen = [
             "raise" if each.error.message else "nothing" if each.result["continue_processing"] else "deny"
             for each in answers

@@ -53,7 +53,7 @@ def allowed(text: str) -> bytes:
     return messages.InvokeHookResponse(plugin_name=NAME, result=result).SerializeToString()
 
 
-def asking(path: str, timeout: float = 5.0) -> UnixSocketExternalPlugin:
+def asking(path: str, timeout: float = 60.0) -> UnixSocketExternalPlugin:
     """A plugin behind that socket."""
     socket = {"path": path, "reconnect_delay": 0.001, "timeout": timeout}
     return UnixSocketExternalPlugin(

@@ -13,13 +13,13 @@ from cpex.framework.isolated.commands import CommandFailed, build_environment_va
 
 
 async def test_a_tool_that_succeeds_says_nothing() -> None:
-    await run_command([sys.executable, "-c", "print('fine')"], 20)
+    await run_command([sys.executable, "-c", "print('fine')"], 60)
 
 
 async def test_a_failure_tells_status_and_the_last_lines_without_passwords() -> None:
     code = "for n in range(20): print('line', n)\nprint('index https://me:hunter2@pypi.example/simple'); exit(4)"
     with pytest.raises(CommandFailed) as raised:
-        await run_command([sys.executable, "-c", code], 20)
+        await run_command([sys.executable, "-c", code], 60)
     assert raised.value.reason == "exited with status 4"
     assert raised.value.last_lines == [*(f"line {n}" for n in range(11, 20)), "index https://pypi.example/simple"]
     assert raised.value.told().startswith("\n  line 11\n  line 12")
@@ -27,7 +27,7 @@ async def test_a_failure_tells_status_and_the_last_lines_without_passwords() -> 
 
 async def test_a_tool_that_dies_is_told_by_its_signal() -> None:
     with pytest.raises(CommandFailed, match="was ended by signal 9"):
-        await run_command([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], 20)
+        await run_command([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], 60)
 
 
 CHILD = """
@@ -41,8 +41,12 @@ time.sleep(600)
 
 async def test_a_tool_that_takes_too_long_is_ended_with_what_it_started(tmp_path: Path) -> None:
     file = tmp_path / "pid"
-    with pytest.raises(CommandFailed, match=r"took longer than 2s and was stopped") as raised:
-        await run_command([sys.executable, "-c", CHILD, str(file)], 2)
+    for limit_s in (2, 10, 60):
+        with pytest.raises(CommandFailed, match=rf"took longer than {limit_s}s and was stopped") as raised:
+            await run_command([sys.executable, "-c", CHILD, str(file)], limit_s)
+        # A busy machine may not have come to that line.
+        if raised.value.last_lines:
+            break
     assert raised.value.last_lines == ["waiting"]
     await until_gone(int(file.read_text()))
 

@@ -14,7 +14,7 @@ Serve = Callable[[Engine], PdpServer]
 
 
 def resolver_of(server: PdpServer, **options: Any) -> AuthZenResolver:
-    return AuthZenResolver(f"{server.url}/access/v1/evaluation", timeout_ms=10_000, **options)
+    return AuthZenResolver(f"{server.url}/access/v1/evaluation", timeout_ms=60_000, **options)
 
 
 async def ask(serve: Serve, response: Any, question: dict[str, Any] | None = None, **options: Any) -> PdpResult:

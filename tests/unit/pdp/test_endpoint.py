@@ -27,7 +27,7 @@ Serve = Callable[[Engine], PdpServer]
 @pytest.mark.conformance("P3")
 async def test_a_value_is_one_segment_whatever_is_in_it(serve: Serve, tool: str, path: str) -> None:
     server = serve(opa({f"tools/{tool}/allow?who=ann": lambda _: True}))
-    resolver = OpaResolver(server.url + "/v1/data/tools/{tool}/allow?who={who}", timeout_ms=10_000)
+    resolver = OpaResolver(server.url + "/v1/data/tools/{tool}/allow?who={who}", timeout_ms=60_000)
     await resolver.resolve({"tool": tool, "who": "ann"})
     await resolver.close()
     assert [asked.path for asked in server.asked] == [path]

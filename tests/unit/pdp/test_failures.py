@@ -15,13 +15,14 @@ import pytest
 from certificates import self_signed
 from pdp_servers import Engine, PdpServer, Reply, as_json, running
 from ports import free_port
+from support import of_ours
 
 from cpex.framework.models.tls import MCPClientTLSConfig
 from cpex.framework.pdp import AuthZenResolver, OpaResolver, PdpError
 from cpex.framework.pdp.http import HttpResolver
 
 Serve = Callable[[Engine], PdpServer]
-LONG_MS = 20_000
+LONG_MS = 60_000
 
 
 @pytest.fixture(params=[OpaResolver, AuthZenResolver], ids=["opa", "authzen"])
@@ -65,12 +66,12 @@ async def test_an_answer_that_is_none_is_an_error_or_let_pass_aloud(
     url = f"{serve(lambda path, body: reply).url}/x?key=secret"
     error = await outcome(adapter(url, LONG_MS))
     assert str(error) == f"{adapter.PREFIX} {text} ({url.partition('?')[0]})"
-    assert caplog.records == []
+    assert of_ours(caplog.records) == []
     resolver = adapter(url, LONG_MS, fail_open=True)
     result = await resolver.resolve({})
     await resolver.close()
     assert (result.allowed, result.reason) == (True, f"{adapter.PREFIX} {short}, fail-open")
-    (record,) = caplog.records
+    (record,) = of_ours(caplog.records)
     assert record.levelno == logging.WARNING
     assert text in record.getMessage()
     assert "secret" not in record.getMessage()
@@ -140,7 +141,7 @@ async def test_cancellation_reaches_the_caller_and_leaves_no_task(serve: Serve, 
     server.misbehave.append(server.hang)
     resolver = adapter(f"{server.url}/x", LONG_MS, fail_open=True)
     task = asyncio.create_task(resolver.resolve({}))
-    assert await asyncio.to_thread(server.arrived.wait, 20)
+    assert await asyncio.to_thread(server.arrived.wait, 60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
