@@ -81,12 +81,18 @@ async def mcp_stdio(python: str, folder: Path) -> AsyncIterator[Entry]:
     yield {"mcp": {"proto": "STDIO", "cmd": [python, *_MCP], "env": env}}
 
 
+def free_port() -> int:
+    """A port on which nobody listens; nothing keeps others from it until the server has started."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
 @asynccontextmanager
 async def mcp_http(python: str, folder: Path) -> AsyncIterator[Entry]:
     """Streamable HTTP on TCP."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     config = server_config(folder, server_settings={"host": "127.0.0.1", "port": port})
     variables = {"PLUGINS_CONFIG_PATH": config, "PLUGINS_TRANSPORT": "http"}
     async with running(python, _MCP, folder, lambda: asyncio.open_connection("127.0.0.1", port), **variables):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -164,9 +165,12 @@ def test_incomplete_tls_starts_no_server(tmp_path: Path, good: Certificates) -> 
 
 def test_a_port_for_health_that_cannot_be_had_is_named(tmp_path: Path, good: Certificates) -> None:
     tls = {**good.made_out_to("localhost"), "ssl_cert_reqs": 0}
-    config = server_config(tmp_path, {}, server_settings={"port": 65000, "tls": tls})
+    # Outside of what the system gives out, and another one in each process that runs this test.
+    port = 64_600 + os.getpid() % 900
+    config = server_config(tmp_path, {}, server_settings={"port": port, "tls": tls})
     text = failing(config, PLUGINS_TRANSPORT="http")
-    assert "cannot listen on http://127.0.0.1:66000/mcp for health and metrics: ports go up to 65535; choose" in text
+    place = f"http://127.0.0.1:{port + 1000}/mcp"
+    assert f"cannot listen on {place} for health and metrics: ports go up to 65535; choose" in text
 
 
 async def test_certificates_beside_a_clear_url_are_a_mistake(tmp_path: Path, good: Certificates) -> None:
