@@ -36,6 +36,8 @@ _KNOWN = frozenset(
 """Methods that pass, and in which plugins have no say."""
 _REQUESTS = frozenset({*METHODS, *LISTS, *_KNOWN, "initialize", "tasks/result"})
 """Methods that the protocol has as requests."""
+_MAX_WARNED = 10
+"""Methods that the protocol does not know and the log of one session names."""
 _LIMITED = frozenset({*METHODS, *LISTS, *_KNOWN} - {LISTEN})
 """Methods that are answered in one go. A handshake may wait for a server's installation, other methods for anything."""
 
@@ -97,10 +99,20 @@ class Operations:
             return await self._initialize(call)
         if method == "tasks/result":
             return await self._finish(call)
-        if method not in _KNOWN and method not in self._warned and len(self._warned) < len(_KNOWN):
-            self._warned.add(method)
-            logger.warning("Requests of method `%.100s` pass, and no plugin has a say in them", method)
+        if method not in _KNOWN:
+            self._warn_of(method)
         return await self._pass(call)
+
+    def _warn_of(self, method: str) -> None:
+        if method in self._warned or len(self._warned) > _MAX_WARNED:
+            return
+        self._warned.add(method)
+        if len(self._warned) > _MAX_WARNED:
+            logger.warning(
+                "Requests of still more methods that the protocol does not know pass, and are not named here"
+            )
+            return
+        logger.warning("Requests of method `%.100s` pass, and no plugin has a say in them", method)
 
     def is_told(self, method: Any) -> bool:
         """Whether a notification of the client's is handed on to servers."""

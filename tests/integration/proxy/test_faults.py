@@ -183,6 +183,18 @@ async def test_a_request_without_an_id_is_not_forwarded_as_a_notification(behind
         assert [each["method"] for each in heard] == ["notifications/initialized", "notifications/roots/list_changed"]
 
 
+async def test_unknown_methods_pass_and_the_log_never_goes_silent_about_them(behind: Command) -> None:
+    async with raw_client(behind) as client:
+        await client.shake_hands()
+        for number in range(13):
+            await client.ask(number, f"house/{number}")
+        assert await client.leave() == 0
+        assert client.process.stderr is not None
+        said = (await client.process.stderr.read()).decode()
+    assert said.count("pass, and no plugin has a say in them") == 10
+    assert said.count("still more methods that the protocol does not know pass") == 1
+
+
 async def test_an_id_that_is_under_way_cannot_be_used_again(behind: Command) -> None:
     async with raw_client(behind) as client:
         await client.shake_hands()
