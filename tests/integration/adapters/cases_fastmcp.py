@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uvicorn
 from fastmcp import Client, FastMCP
 from fastmcp.client.transports import StreamableHttpTransport
 from fastmcp.exceptions import ToolError
@@ -17,6 +15,7 @@ from fastmcp.prompts.base import Message, PromptResult
 from fastmcp.resources.base import ResourceContent, ResourceResult
 from fastmcp.tools.base import ToolResult
 from integration.adapters.handlers import crash, echo_of_asked, hooks_of, mask, recorders, rewriting, without
+from integration.adapters.serving import serving
 from mcp import MCPError
 from mcp.types import TextContent
 from pydantic_core import to_jsonable_python
@@ -252,19 +251,6 @@ def hidden() -> Any:
 
 def desk(address: str, number: str) -> Client:
     return Client(StreamableHttpTransport(f"{address}/mcp", headers={"x-desk": number}))
-
-
-@asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    listening = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    task = asyncio.create_task(server.serve(sockets=[listening]))
-    try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await asyncio.wait_for(task, 60)
-        listening.close()
 
 
 async def test_mandatory_hooks_that_no_plugin_handles_stop_the_call(caplog: pytest.LogCaptureFixture) -> None:

@@ -29,7 +29,7 @@ from support import manager_of, plugin
 
 from cpex.adapters.litellm import GuardGuardrail
 
-START_S = 120.0
+START_S = 300.0
 """Bound on the wait for a proxy; it takes about ten seconds."""
 KEY = {"Authorization": "Bearer sk-operator"}
 
@@ -170,7 +170,7 @@ def proxy_in(folder: Path, model: int) -> Iterator[tuple[subprocess.Popen[bytes]
         yield process, address
     finally:
         process.kill()
-        process.wait(30)
+        process.wait(60)
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +178,11 @@ def model() -> Iterator[int]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Model) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield int(server.server_address[1])
-        server.shutdown()
-        thread.join(10)
+        try:
+            yield int(server.server_address[1])
+        finally:
+            server.shutdown()
+            thread.join(60)
 
 
 @pytest.fixture(scope="module")
@@ -324,5 +326,5 @@ def test_an_interrupt_shuts_the_plugins_down(tmp_path: Path, model: int) -> None
     with proxy_in(tmp_path, model) as (process, address):
         assert answer(ask(address, "hi")) == "hi, a [CARD]!"
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.wait(120)
     assert (tmp_path / "shut").read_text() == "yes"

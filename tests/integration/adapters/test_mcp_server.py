@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
 from integration.adapters.handlers import crash, hooks_of, recorders, rewriting, without
+from integration.adapters.serving import serving
 from mcp import Client, MCPError
 from mcp.server import MCPServer
 from support import allow, deny, manager_of, plugin
@@ -287,15 +286,6 @@ async def test_over_http_plugins_see_the_headers_and_the_session() -> None:
         return PluginResult()
 
     app = server_of(manager_of(plugin(look, capabilities=["read_headers"]))).streamable_http_app()
-    listening = socket.create_server(("127.0.0.1", 0))
-    serving = uvicorn.Server(uvicorn.Config(app, log_level="error"))
-    async with asyncio.timeout(60):
-        task = asyncio.create_task(serving.serve(sockets=[listening]))
-        try:
-            async with Client(f"http://127.0.0.1:{listening.getsockname()[1]}/mcp", mode="legacy") as client:
-                assert (await client.call_tool("search", {"q": "tea"})).structured_content == {"result": "found tea"}
-        finally:
-            serving.should_exit = True
-            await task
-            listening.close()
+    async with asyncio.timeout(60), serving(app) as address, Client(f"{address}/mcp", mode="legacy") as client:
+        assert (await client.call_tool("search", {"q": "tea"})).structured_content == {"result": "found tea"}
     assert seen == [(True, True)]
