@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from datetime import UTC, datetime
-from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given, settings
@@ -15,12 +14,17 @@ from cpex.builtins.security.circuit import Circuit, Terms
 from cpex.builtins.security.token_budget import TokenBudgetPlugin
 from cpex.builtins.store.memory import MemoryStore
 from cpex.framework import GlobalContext, PluginConfig, PluginContext, ToolPreInvokePayload, clock
+from cpex.framework.models import HookOutcome
 
 USER_BUDGET, TENANT_BUDGET = 20, 30
 CALLS = st.lists(
     st.tuples(st.sampled_from(["ann", "bob", "eve"]), st.integers(1, 25), st.sampled_from(["happens", "denied later"])),
     max_size=25,
 )
+
+
+def ended(request: str, happened: bool) -> HookOutcome:
+    return HookOutcome("tool_pre_invoke", request, happened, None, None)
 
 
 @settings(max_examples=80, deadline=None)
@@ -42,12 +46,47 @@ def test_what_is_spent_never_exceeds_any_budget_and_refunds_are_exact(calls: lis
             assert result.continue_processing is fits
             happened = fate == "happens"
             if fits:
-                outcome = SimpleNamespace(
-                    hook="tool_pre_invoke", request_id=str(number), allowed=happened, violation=None
-                )
-                await plugin.hook_completed(outcome)
+                await plugin.hook_completed(ended(str(number), happened))
             if fits and happened:
                 spent[user] += cost
+
+    asyncio.run(run())
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=12), st.data(), st.sampled_from(["session", "tool"])
+)
+def test_calls_at_the_same_time_never_bring_back_more_than_what_did_not_happen(
+    calls: list[tuple[int, bool]], data: st.DataObject, scope: str
+) -> None:
+    config = {"budgets": [{"scope": scope, "tokens": 10_000}], "tokenizer": "builtins:len"}
+    plugin: Any = TokenBudgetPlugin(PluginConfig(name="b", kind="x.Y", hooks=["tool_pre_invoke"], config=config))
+
+    async def charge(tool: str, tokens: int) -> int:
+        payload = ToolPreInvokePayload(name=tool, args={"q": "x" * tokens})
+        shared = GlobalContext(request_id="r", user="ann")
+        result = await plugin.tool_pre_invoke(payload, PluginContext(global_context=shared))
+        used: int = result.metadata["b"]["used"]
+        return used
+
+    async def run() -> None:
+        spent: dict[str, int] = defaultdict(int)
+        under_way: list[tuple[str, int, bool]] = []
+        for tokens, happens in calls:
+            tool = data.draw(st.sampled_from(["a", "b"])) if scope == "tool" else "a"
+            await charge(tool, tokens)
+            under_way.append((tool, 8 + tokens, happens))
+            while under_way and data.draw(st.booleans()):
+                tool, cost, happened = under_way.pop(data.draw(st.integers(0, len(under_way) - 1)))
+                await plugin.hook_completed(ended("r", happened))
+                spent[tool] += cost if happened else 0
+        for tool, cost, happened in under_way:
+            await plugin.hook_completed(ended("r", happened))
+            spent[tool] += cost if happened else 0
+        assert plugin._undecided == {}
+        for tool in ("a", "b")[: 2 if scope == "tool" else 1]:
+            assert await charge(tool, 1) >= spent[tool] + 9
 
     asyncio.run(run())
 

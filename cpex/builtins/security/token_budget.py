@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -18,7 +18,7 @@ from cpex.builtins.security.tokens import estimate_tokens, load_tokenizer, rende
 from cpex.builtins.session import session_key
 from cpex.builtins.store.guarded import STORE_UNAVAILABLE, GuardedStore, StoreSettings
 from cpex.builtins.targets import Share, shares_of
-from cpex.framework import PluginConfig, PluginResult, PluginViolation, clock
+from cpex.framework import ControlExecutionStatus, PluginConfig, PluginResult, PluginViolation, clock
 from cpex.framework.models import HookOutcome
 
 __all__ = ["TokenBudgetPlugin", "TokenBudgetSettings"]
@@ -86,7 +86,7 @@ class TokenBudgetPlugin(Guard):
         )
         self._budgets = settings.all_budgets()
         self._store = GuardedStore(self.name, settings, max_entries=settings.max_sessions)
-        self._undecided: OrderedDict[tuple[str, str], deque[list[Charged]]] = OrderedDict()
+        self._undecided: OrderedDict[tuple[str, str], list[list[Charged]]] = OrderedDict()
         self._warned = False
 
     @property
@@ -112,16 +112,28 @@ class TokenBudgetPlugin(Guard):
         return PluginResult(metadata={self.name: self._told(charges)}) if charges else PluginResult()
 
     async def hook_completed(self, outcome: HookOutcome) -> None:
-        """Give back what a call was charged when, in the end, it did not happen."""
+        """Give back what a call was charged when, in the end, it did not happen.
+
+        SECURITY: which of several calls of one request and hook has ended nobody says, as they may run at the same
+        time. So one that happened settles the largest charge that waits, and one that did not gives back the smallest:
+        what comes back is never more than what was charged for calls that did not happen.
+        """
         violation = outcome.violation
         if violation is not None and violation.code in _OWN_CODES and violation.plugin_name == self.name:
             # Our own denial was never charged; what is noted under this request is another call's.
+            return
+        if any(
+            record.plugin_name == self.name and record.status is not ControlExecutionStatus.COMPLETED
+            for record in outcome.executions
+        ):
+            # Our turn came to nothing, and so did its charge.
             return
         place = (outcome.request_id, outcome.hook)
         waiting = self._undecided.get(place)
         if not waiting:
             return
-        charges = waiting.popleft()
+        charges = max(waiting, key=_total) if outcome.allowed else min(waiting, key=_total)
+        waiting.remove(charges)
         if not waiting:
             del self._undecided[place]
         if charges and not outcome.allowed:
@@ -156,7 +168,11 @@ class TokenBudgetPlugin(Guard):
 
     def _await_outcome(self, call: GuardedCall, charges: list[Charged]) -> None:
         place = (call.context.global_context.request_id, call.hook)
-        self._undecided.setdefault(place, deque()).append(charges)
+        waiting = self._undecided.setdefault(place, [])
+        waiting.append(charges)
+        if len({_owners(each) for each in waiting if each}) > 1:
+            # SECURITY: what one of several owners was charged must not come back for a call of another's.
+            waiting[:] = [[] for _ in waiting]
         if len(self._undecided) > _MAX_UNDECIDED:
             self._undecided.popitem(last=False)
 
@@ -202,3 +218,11 @@ class TokenBudgetPlugin(Guard):
                 self.name,
                 self._settings.max_sessions,
             )
+
+
+def _total(charges: Sequence[Charged]) -> int:
+    return sum(charged.charge.requested for charged in charges)
+
+
+def _owners(charges: Sequence[Charged]) -> frozenset[str]:
+    return frozenset(charged.account.key for charged in charges)

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +11,12 @@ from pydantic import ValidationError
 
 from cpex.builtins.security.token_budget import TokenBudgetPlugin
 from cpex.framework import (
+    ControlExecutionRecord,
+    ControlExecutionStatus,
     GlobalContext,
     PluginConfig,
     PluginContext,
+    PluginMode,
     PluginResult,
     PluginViolation,
     ToolPostInvokePayload,
@@ -24,6 +26,7 @@ from cpex.framework import (
 from cpex.framework.cmf.message import Message, Role, TextContent, ToolCall, ToolCallContentPart
 from cpex.framework.extensions import AgentExtension, Extensions
 from cpex.framework.hooks.message import MessagePayload
+from cpex.framework.models import HookOutcome
 
 Configure = Callable[..., PluginConfig]
 
@@ -38,8 +41,22 @@ async def spend(plugin: TokenBudgetPlugin, tokens: int, context: PluginContext) 
     return await plugin.tool_pre_invoke(payload, context)
 
 
-def outcome(*, allowed: bool, violation: PluginViolation | None = None, request_id: str = "r1") -> SimpleNamespace:
-    return SimpleNamespace(hook="tool_pre_invoke", request_id=request_id, allowed=allowed, violation=violation)
+def outcome(
+    *,
+    allowed: bool,
+    violation: PluginViolation | None = None,
+    request_id: str = "r1",
+    status: ControlExecutionStatus = ControlExecutionStatus.COMPLETED,
+) -> HookOutcome:
+    record = ControlExecutionRecord(
+        plugin_id="0",
+        plugin_name="guard",
+        plugin_kind="x.Y",
+        hook_name="tool_pre_invoke",
+        mode=PluginMode.SEQUENTIAL,
+        status=status,
+    )
+    return HookOutcome("tool_pre_invoke", request_id, allowed, violation, None, [record])
 
 
 async def test_a_call_beyond_the_budget_is_denied_with_the_figures(configure: Configure) -> None:
@@ -125,6 +142,46 @@ async def test_our_own_denial_does_not_refund_another_call_of_the_request(config
     denied.violation.plugin_name = "guard"
     await plugin.hook_completed(outcome(allowed=False, violation=denied.violation))
     assert not (await spend(plugin, 5, session("s"))).continue_processing
+
+
+async def test_of_calls_at_the_same_time_a_denied_one_gives_back_no_more_than_it_cost(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=100))
+    for _ in range(2):
+        await spend(plugin, 40, session("s"))
+        await spend(plugin, 3, session("s"))
+        await plugin.hook_completed(outcome(allowed=False))
+        await plugin.hook_completed(outcome(allowed=True))
+    left = await spend(plugin, 20, session("s"))
+    assert left.metadata == {"guard": {"tokens": 20, "used": 100, "remaining": 0}}
+    await plugin.hook_completed(outcome(allowed=False))
+    # The other way round the budget comes out too strict: the larger one was denied.
+    await spend(plugin, 3, session("s"))
+    await spend(plugin, 17, session("s"))
+    await plugin.hook_completed(outcome(allowed=True))
+    await plugin.hook_completed(outcome(allowed=False))
+    assert (await spend(plugin, 3, session("s"))).metadata == {"guard": {"tokens": 3, "used": 100, "remaining": 0}}
+
+
+async def test_of_calls_at_the_same_time_none_gives_back_what_another_tool_was_charged(configure: Configure) -> None:
+    plugin = TokenBudgetPlugin(configure(budgets=[{"tokens": 10, "scope": "tool"}]))
+    context = session("s")
+    for tool, size in (("a", 20), ("b", 28)):
+        await plugin.tool_pre_invoke(ToolPreInvokePayload(name=tool, args={"q": "x" * size}), context)
+    await plugin.hook_completed(outcome(allowed=False))
+    again = await plugin.tool_pre_invoke(ToolPreInvokePayload(name="a", args={"q": "x" * 20}), context)
+    assert not again.continue_processing
+    await plugin.hook_completed(outcome(allowed=True))
+    assert plugin._undecided == {}
+
+
+@pytest.mark.parametrize("status", [ControlExecutionStatus.ERROR, ControlExecutionStatus.TIMEOUT])
+async def test_a_turn_that_came_to_nothing_gives_nothing_back(
+    configure: Configure, status: ControlExecutionStatus
+) -> None:
+    plugin = TokenBudgetPlugin(configure(budget=10))
+    await spend(plugin, 10, session("s"))
+    await plugin.hook_completed(outcome(allowed=False, status=status))
+    assert not (await spend(plugin, 3, session("s"))).continue_processing
 
 
 async def test_a_budget_in_a_file_survives_a_restart_and_so_does_a_refund(configure: Configure, tmp_path: Path) -> None:
