@@ -245,7 +245,9 @@ def _written(part: Any, message: Message) -> Any:
     if isinstance(part, pa.ToolReturnPart) and isinstance(new, ToolResultContentPart):
         return dataclasses.replace(part, content=new.content.content)
     if isinstance(new, TextContent | ThinkingContent):
-        return dataclasses.replace(part, content=new.text)
+        # What a provider keeps beside a text repeats it: log probabilities, reasoning as it came.
+        repeated = {"provider_details": None} if getattr(part, "provider_details", None) else {}
+        return dataclasses.replace(part, content=new.text, **repeated)
     raise GuardError(
         f"a plugin turned a `{type(part).__name__}` into something else; let it change the texts that it was shown"
     )

@@ -133,6 +133,23 @@ async def test_what_the_common_format_cannot_say_is_kept_beside_what_is_rewritte
     assert list(house.heard[0][0].parts[0].content) == ["a *** picture", image]
 
 
+async def test_what_a_provider_keeps_beside_a_text_goes_with_the_text_that_is_rewritten() -> None:
+    said = ModelResponse(
+        [
+            ThinkingPart("a secret", provider_details={"raw_content": ["a secret"]}),
+            TextPart("my secret", provider_details={"logprobs": [{"token": "secret"}]}),
+            TextPart(" is fine", provider_details={"kept": 1}),
+        ]
+    )
+    house = House(manager_of(plugin(mask, hooks=["cmf.llm_output"])), said)
+    parts = (await house.ask()).all_messages()[-1].parts
+    assert [(part.content, part.provider_details) for part in parts] == [
+        ("a ***", None),
+        ("my ***", None),
+        (" is fine", {"kept": 1}),
+    ]
+
+
 @pytest.mark.parametrize("hook", MODEL_HOOKS)
 async def test_a_denied_model_call_ends_the_run(hook: str) -> None:
     house = House(manager_of(plugin(deny, hooks=[hook])), SEARCH)
