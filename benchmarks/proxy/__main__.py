@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -25,6 +24,8 @@ import httpx2
 from mcp import ClientSession, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
+
+from benchmarks.ports import free_port
 
 PARTS = [sys.executable, "-m", "benchmarks.proxy.parts"]
 ARGUMENTS = {"text": "write to ada@example.com about the invoice of last week"}
@@ -47,13 +48,6 @@ READY_S, WARM_UP = 60, 50
 def proxy(config: Path, *words: str) -> list[str]:
     """The command that starts ours."""
     return [sys.executable, "-m", "cpex.tools.cli", "proxy", "-c", str(config), "-l", "ERROR", *words]
-
-
-def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @asynccontextmanager

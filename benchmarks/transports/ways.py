@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
+
+from benchmarks.ports import free_port
 
 PLUGINS = Path(__file__).parents[1] / "side"
 START_S = 60
@@ -79,14 +80,6 @@ async def mcp_stdio(python: str, folder: Path) -> AsyncIterator[Entry]:
     env = {"PLUGINS_CONFIG_PATH": server_config(folder), "PLUGINS_TRANSPORT": "stdio", "PYTHONPATH": str(PLUGINS)}
     env["PLUGINS_LOG_LEVEL"] = "ERROR"
     yield {"mcp": {"proto": "STDIO", "cmd": [python, *_MCP], "env": env}}
-
-
-def free_port() -> int:
-    """A port on which nobody listens; nothing keeps others from it until the server has started."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 @asynccontextmanager
