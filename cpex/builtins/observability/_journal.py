@@ -19,6 +19,7 @@ import threading
 from pathlib import Path
 
 from cpex.builtins.observability._chain import GENESIS, Chain, Head
+from cpex.builtins.observability._inherited import begin_anew_in_children
 from cpex.builtins.observability._tail import MAX_LINE_BYTES, Tail, is_whole, read_tail, recovered
 
 _READ_WRITE_APPEND = os.O_RDWR | os.O_APPEND | os.O_CREAT
@@ -65,6 +66,11 @@ class Journal:
         """The last line that this process knows of, in whichever file."""
         self._size = _UNKNOWN
         """Size in bytes up to which the open file is known to be whole lines, the last of them `_head`'s."""
+        begin_anew_in_children(self)
+
+    def begin_anew(self) -> None:
+        """In a forked child: let no thread of the parent's, which is not there, keep the locks."""
+        self._mutex, self._sync_mutex = threading.Lock(), threading.Lock()
 
     @property
     def is_open(self) -> bool:
@@ -97,6 +103,7 @@ class Journal:
         """Stop taking lines. Does nothing when already closed."""
         with self._mutex:
             self._open = False
+            self._leave_parent()
             self._let_go()
 
     def try_append(self, *lines: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Sinks in processes that fork: what waits is delivered once, by whoever it was handed to."""
+"""Sinks and files of lines in processes that fork: what waits is delivered once, and nobody waits for a lost thread."""
 
 from __future__ import annotations
 
@@ -78,3 +78,72 @@ async def test_a_child_that_goes_on_with_the_loop_of_its_parent_delivers_its_own
         await inherited
         await delivery.stop()
     assert (sent, delivery.delivered, delivery.dropped) == ([[b"of the child"]], 1, 0)
+
+
+JOURNAL_LOCKS = """
+import fcntl, os, signal, sys, threading
+from pathlib import Path
+from cpex.builtins.observability._journal import Journal
+
+path = Path(sys.argv[1])
+journal = Journal(path)
+journal.open()
+other = os.open(path, os.O_RDONLY)
+fcntl.flock(other, fcntl.LOCK_EX)
+writer = threading.Thread(target=journal.append, args=[b'{"from":"parent"}\\n'])
+writer.start()
+while not journal._mutex.locked():
+    writer.join(0.01)
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    try:
+        os.close(other)
+        journal.append(b'{"from":"child"}\\n')
+        journal.close()
+    finally:
+        os._exit(0)
+fcntl.flock(other, fcntl.LOCK_UN)
+writer.join()
+print(os.waitpid(child, 0)[1])
+"""
+JOURNAL_TURN = """
+import fcntl, os, sys
+from pathlib import Path
+from cpex.builtins.observability._journal import Journal
+
+path = Path(sys.argv[1])
+journal = Journal(path)
+journal.open()
+# As in the middle of an append.
+fcntl.flock(journal._descriptor(), fcntl.LOCK_EX)
+child = os.fork()
+if child == 0:
+    try:
+        journal.close()
+    finally:
+        os._exit(0)
+print(os.waitpid(child, 0)[1])
+try:
+    fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+except BlockingIOError:
+    print("still locked")
+"""
+
+
+def output_of(script: str, path: Path) -> str:
+    command = [sys.executable, "-c", script, str(path)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=4 * WAIT_S, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    return run.stdout
+
+
+def test_a_child_of_a_process_that_is_writing_to_a_file_writes_to_it_as_well(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    assert output_of(JOURNAL_LOCKS, path) == "0\n"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert sorted(lines) == ['{"from":"child"}', '{"from":"parent"}']
+
+
+def test_a_child_that_closes_a_file_takes_its_parent_no_turn(tmp_path: Path) -> None:
+    assert output_of(JOURNAL_TURN, tmp_path / "events.jsonl") == "0\nstill locked\n"
