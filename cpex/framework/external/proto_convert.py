@@ -39,9 +39,13 @@ __all__ = [
     "pydantic_result_to_proto_base",
     "pydantic_violation_to_proto",
     "struct_to_dict",
+    "struct_to_settings",
     "update_pydantic_context_from_proto",
     "update_pydantic_result_from_proto_base",
 ]
+
+_EXACT = 2**53
+"""Up to here, and down to its negative, every integer is a double of its own."""
 
 
 def dict_to_struct(values: dict[str, Any]) -> Struct:
@@ -70,6 +74,27 @@ def struct_to_dict(struct: Struct) -> dict[str, Any]:
         WireError: It holds a number that is not finite.
     """
     return {name: _value(each) for name, each in struct.fields.items()}
+
+
+def struct_to_settings(struct: Struct) -> dict[str, Any]:
+    """A `Struct` that was made of what stands in a configuration: whole numbers are integers again.
+
+    A Struct knows doubles only. `3` is written where an integer is meant, and does where a fraction is; beyond 2^53 a
+    double no longer says which integer it was, and stays one.
+
+    Raises:
+        WireError: It holds a number that is not finite.
+    """
+    settings: dict[str, Any] = _whole(struct_to_dict(struct))
+    return settings
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _whole(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_whole(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) <= _EXACT else value
 
 
 def _value(value: Value) -> Any:

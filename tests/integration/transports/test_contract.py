@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 import pytest_asyncio
-from integration.transports.servers import Entry
+from integration.transports.servers import NAME, Entry
 from integration.transports.sites import SITES, Site, host
 from pydantic import SecretStr
 from support import other_tasks
@@ -24,6 +24,8 @@ from cpex.framework.extensions import Extensions, HttpExtension, SecurityExtensi
 from cpex.framework.manager import TenantPluginManager
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+NUMBERS_AT = ("in-process", "mcp-stdio", "unix", "grpc")
+"""Two transports whose messages know one kind of number, and two to compare them with."""
 Started = Callable[..., AbstractAsyncContextManager[TenantPluginManager]]
 
 
@@ -108,6 +110,15 @@ async def test_values_arrive_as_what_they_are(started: Started, site: Site) -> N
         result = await call(manager, "describe", args)
     told = {name: f"{type(value).__name__} {value!r}" for name, value in args.items()}
     assert {name: result.metadata["told"][name] for name in args} == told
+
+
+@pytest.mark.parametrize("site", [each for each in SITES if each.name in NUMBERS_AT], ids=lambda each: each.name)
+async def test_a_host_learns_settings_as_they_stand_in_the_servers_file(started: Started, site: Site) -> None:
+    settings = {"limit": 3, "share": 0.5, "on": True, "deep": [{"minus": -1}]}
+    async with started({"config": settings}) as manager:
+        plugin = manager.get_plugin(NAME)
+        assert plugin is not None
+        assert json.dumps(plugin.config.config, sort_keys=True) == json.dumps(settings, sort_keys=True)
 
 
 @pytest.mark.conformance("E13")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from typing import Any
 
 import pytest
@@ -47,6 +48,23 @@ def test_a_context_survives_the_messages(user: Any) -> None:
 
 def test_numbers_come_back_as_floats() -> None:
     assert convert.struct_to_dict(convert.dict_to_struct({"n": 3}))["n"] == 3.0
+
+
+def test_whole_numbers_of_settings_come_back_as_integers() -> None:
+    settings = {
+        "n": 3,
+        "deep": [{"minus": -1, "zero": 0}],
+        "half": 0.5,
+        "edge": 2**53,
+        "on": True,
+        "t": "3.0",
+        "x": None,
+    }
+    read = convert.struct_to_settings(convert.dict_to_struct(settings))
+    # `==` would not tell a float from an integer.
+    assert json.dumps(read, sort_keys=True) == json.dumps(settings, sort_keys=True)
+    beyond = convert.struct_to_settings(convert.dict_to_struct({"n": 2**53 + 2}))["n"]
+    assert isinstance(beyond, float)
 
 
 def test_values_survive_a_struct_however_empty_they_are() -> None:

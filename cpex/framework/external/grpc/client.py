@@ -16,7 +16,7 @@ from cpex.framework.external.plugin import RemotePlugin
 from cpex.framework.external.port import Link, LinkError
 from cpex.framework.external.proto import plugin_service_pb2 as messages
 from cpex.framework.external.proto.plugin_service_pb2_grpc import PluginServiceStub
-from cpex.framework.external.proto_convert import struct_to_dict
+from cpex.framework.external.proto_convert import struct_to_settings
 from cpex.framework.external.running import LOOPBACK
 from cpex.framework.external.session import Attempts
 from cpex.framework.models.config import PluginConfig
@@ -143,7 +143,7 @@ class GrpcLink:
         except grpc.RpcError as error:
             # Asking about a configuration has no effects: it may always be asked again.
             raise self._failure(error, "connect", sent=False) from error
-        return struct_to_dict(response.config) if response.found else {}
+        return struct_to_settings(response.config) if response.found else {}
 
     async def invoke_hook(
         self, hook_type: str, plugin_name: str, payload: dict[str, Any], context: dict[str, Any]

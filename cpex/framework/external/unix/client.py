@@ -11,7 +11,7 @@ from cpex.framework.external.answering import answer_of, frame_of, plain_questio
 from cpex.framework.external.plugin import RemotePlugin
 from cpex.framework.external.port import Link, LinkError
 from cpex.framework.external.proto import plugin_service_pb2 as messages
-from cpex.framework.external.proto_convert import struct_to_dict
+from cpex.framework.external.proto_convert import struct_to_settings
 from cpex.framework.external.session import Attempts
 from cpex.framework.external.unix.answers import Answers, parsed
 from cpex.framework.models.config import PluginConfig
@@ -96,7 +96,7 @@ class UnixSocketLink:
         request = messages.GetPluginConfigRequest(name=name)
         answer = await self._ask_in_order(request.SerializeToString())
         response = parsed(messages.GetPluginConfigResponse, answer)
-        return struct_to_dict(response.config) if response.found else {}
+        return struct_to_settings(response.config) if response.found else {}
 
     async def invoke_hook(
         self, hook_type: str, plugin_name: str, payload: dict[str, Any], context: dict[str, Any]
