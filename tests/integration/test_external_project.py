@@ -33,7 +33,7 @@ DENY = """\
 def project(tmp_path: Path) -> Path:
     """A project as the program writes it, with a plugin that decides something."""
     command = [sys.executable, "-m", "cpex.tools.cli", "bootstrap", "-d", "shell_guard", "-t", "external", "--no_input"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=LIMIT_S)
     plugin = tmp_path / "shell_guard" / "shell_guard" / "plugin.py"
     text = plugin.read_text(encoding="utf-8").replace("        return ToolPreInvokeResult()\n", DENY)
     plugin.write_text(
@@ -137,7 +137,7 @@ MADE = (
 """Targets, and what they print; each is made where the ones before have been."""
 
 
-@pytest.mark.timeout(LIMIT_S)
+@pytest.mark.timeout(4 * LIMIT_S)
 async def test_the_targets_of_the_makefile_do_what_they_say(project: Path) -> None:
     for words, expected in MADE:
         done = await asyncio.to_thread(make, project, *words)
@@ -158,7 +158,7 @@ async def test_the_targets_of_the_makefile_do_what_they_say(project: Path) -> No
     )
     try:
         server = ServerProcess(["make", "start"], {}, lambda _: asyncio.sleep(0), child=served_by)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LIMIT_S):
             await answers_at(lambda: asyncio.open_connection("127.0.0.1", port))(server)
         assert await decisions(project, entry) == DECIDED
     finally:
@@ -171,6 +171,8 @@ async def test_the_targets_of_the_makefile_do_what_they_say(project: Path) -> No
     assert not (project / "dist").exists()
 
 
+# It builds a wheel of the package where no test has done so before.
+@pytest.mark.timeout(2 * LIMIT_S)
 def test_container_targets_call_the_engine_and_say_when_there_is_none(project: Path) -> None:
     # There is no container engine where tests run; what it would be told is seen.
     engine = "CONTAINER=echo engine"

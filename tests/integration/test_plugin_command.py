@@ -21,7 +21,8 @@ from handmade_wheels import make_wheel
 from package_index import PackageIndex, running_index
 
 LIMIT_S = 300
-pytestmark = pytest.mark.timeout(LIMIT_S)
+# Some run the program, and with it pip, a dozen times.
+pytestmark = pytest.mark.timeout(4 * LIMIT_S)
 CLASS = """\
 from cpex.framework import Plugin, ToolPreInvokeResult
 

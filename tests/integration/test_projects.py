@@ -29,7 +29,7 @@ def run(folder: Path, *command: str, **variables: str) -> subprocess.CompletedPr
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=LIMIT_S,
         check=False,
     )
 
@@ -38,7 +38,7 @@ def bootstrap(folder: Path, *options: str, **variables: str) -> subprocess.Compl
     return run(folder, *CPEX, "bootstrap", *options, **variables)
 
 
-@pytest.mark.timeout(LIMIT_S)
+@pytest.mark.timeout(4 * LIMIT_S)
 def test_the_starter_passes_its_own_checks_in_a_fresh_environment(tmp_path: Path) -> None:
     done = run(tmp_path, *CPEX, "init", "guards")
     assert (done.returncode, done.stderr) == (0, "")
@@ -149,7 +149,7 @@ def test_on_a_terminal_it_asks(tmp_path: Path) -> None:
             stdin=theirs,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=LIMIT_S,
             check=False,
         )
     finally:
