@@ -23,7 +23,12 @@ plugins:
 WATCHER = """\
 plugin_dirs: [.]
 plugins:
-  - {name: watcher, kind: t_plugins.Watcher, mode: fire_and_forget, hooks: [tool_pre_invoke], config: {wait: %s}}
+  - name: watcher
+    kind: t_plugins.Watcher
+    mode: fire_and_forget
+    hooks: [tool_pre_invoke]
+    timeout_s: 600
+    config: {wait: %s}
 """
 MAILER = """\
 plugin_dirs: [.]
