@@ -160,7 +160,9 @@ async def pipes() -> None:
 
 
 async def http(port: str, certificate: str | None = None, key: str | None = None) -> None:
-    config = uvicorn.Config(server.streamable_http_app(), port=int(port), ssl_certfile=certificate, ssl_keyfile=key)
+    tls: dict[str, Any] = {"ssl_certfile": certificate, "ssl_keyfile": key}
+    # Idle connections are cut after 5 s by default: on a busy machine a call may just be on its way.
+    config = uvicorn.Config(server.streamable_http_app(), port=int(port), timeout_keep_alive=600, **tls)
     await uvicorn.Server(config).serve()
 
 
