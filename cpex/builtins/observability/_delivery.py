@@ -191,21 +191,38 @@ class Delivery:
             self._task = loop.create_task(self._run(self._queue), name=f"cpex:sink:{self._plugin}")
 
     async def stop(self) -> None:
-        """Deliver what waits, for `drain_s` seconds at most, and drop the rest. Does nothing when nothing was put."""
+        """Deliver what waits, for `drain_s` seconds at most, and drop the rest. Does nothing when nothing was put.
+
+        Raises:
+            asyncio.CancelledError: There were fewer seconds; the rest was dropped and told all the same.
+        """
         was_open, self._is_open = self._is_open, False
+        why = f"the sink was shut down, and they were not delivered within {self._settings.drain_s:g} s"
+        try:
+            await self._drain()
+        except asyncio.CancelledError:
+            why = f"the shutdown of the sink was cut off before its `drain_s` of {self._settings.drain_s:g} s were over"
+            raise
+        finally:
+            self._tell_end(why, was_open)
+
+    async def _drain(self) -> None:
         task, self._task = self._task, None
-        if task is not None and task.get_loop() is asyncio.get_running_loop():
-            self._stopping.set()
-            self._news.set()
-            try:
-                await asyncio.wait({task}, timeout=self._settings.drain_s)
-            finally:
-                task.cancel()
-                await asyncio.wait({task})
+        if task is None or task.get_loop() is not asyncio.get_running_loop():
+            return
+        self._stopping.set()
+        self._news.set()
+        try:
+            await asyncio.wait({task}, timeout=self._settings.drain_s)
+        finally:
+            task.cancel()
+            await asyncio.wait({task})
+
+    def _tell_end(self, why: str, was_open: bool) -> None:
         if left := self._queue.count:
             self._queue.waiting.clear()
             self._queue.count = self._queue.size = 0
-            self._drop(left, f"the sink was shut down, and they were not delivered within {self._settings.drain_s:g} s")
+            self._drop(left, why)
         if self.dropped and was_open:
             self._logger.warning(
                 "Plugin '%s': %d records were dropped in all, %d delivered", self._plugin, self.dropped, self.delivered

@@ -30,6 +30,14 @@ class Sink(HookObserver):
                 config.name,
                 config.mode,
             )
+        if settings.drain_s >= config.shutdown_timeout_s:
+            logger.warning(
+                "Plugin '%s': `drain_s` (%gs) is not shorter than the plugin's `shutdown_timeout_s` (%gs), which cuts "
+                "it off: records that wait by then are dropped; lower the one or raise the other",
+                config.name,
+                settings.drain_s,
+                config.shutdown_timeout_s,
+            )
 
     @abstractmethod
     async def _send(self, records: list[bytes]) -> None:
@@ -37,8 +45,10 @@ class Sink(HookObserver):
 
     async def shutdown(self) -> None:
         """Deliver what waits, for `drain_s` seconds at most. Does nothing the second time."""
-        await self.delivery.stop()
-        self.failures.tell_rest()
+        try:
+            await self.delivery.stop()
+        finally:
+            self.failures.tell_rest()
 
     async def on_call(self, call: HookCall) -> None:
         """Hand over an `attempt`."""

@@ -71,8 +71,10 @@ class FileSinkPlugin(Sink):
 
     async def shutdown(self) -> None:
         """Write what waits, for `drain_s` seconds at most, and close the file. Does nothing the second time."""
-        await super().shutdown()
-        await asyncio.to_thread(self._journal.close)
+        try:
+            await super().shutdown()
+        finally:
+            await asyncio.to_thread(self._journal.close)
 
     async def _send(self, records: list[bytes]) -> None:
         try:

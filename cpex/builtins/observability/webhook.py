@@ -148,10 +148,12 @@ class WebhookPlugin(Sink):
 
     async def shutdown(self) -> None:
         """Post what waits, for `drain_s` seconds at most, and close the connections. Does nothing the second time."""
-        await super().shutdown()
-        client, self._client, self._connect = self._client, None, None
-        if client is not None:
-            await client.aclose()
+        try:
+            await super().shutdown()
+        finally:
+            client, self._client, self._connect = self._client, None, None
+            if client is not None:
+                await client.aclose()
 
     async def _send(self, records: list[bytes]) -> None:
         from httpx2 import HTTPError

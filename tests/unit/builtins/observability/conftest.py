@@ -11,12 +11,15 @@ import pytest
 from cpex.framework import PluginConfig, TenantPluginManager
 from cpex.framework.models import Config
 
+PATIENT_S = 120
+"""Longer than the drain of any sink here, which the end of a shutdown would cut off."""
 Running = Callable[..., AbstractAsyncContextManager[TenantPluginManager]]
 
 
 @asynccontextmanager
 async def _running(*plugins: dict[str, Any]) -> AsyncIterator[TenantPluginManager]:
-    manager = TenantPluginManager(Config(plugins=[PluginConfig.model_validate(each) for each in plugins]))
+    entries = [PluginConfig.model_validate({"shutdown_timeout_s": PATIENT_S} | each) for each in plugins]
+    manager = TenantPluginManager(Config(plugins=entries))
     await manager.initialize()
     try:
         yield manager

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from cpex.builtins.observability.file_sink import FileSinkPlugin
 from cpex.framework import GlobalContext, PluginConfig, TenantPluginManager, ToolPreInvokePayload
+from cpex.framework.pipeline import stepping
 
 
 def file_sink(path: Path, **config: Any) -> dict[str, Any]:
@@ -75,6 +76,22 @@ async def test_a_file_that_stays_away_is_dropped_for_and_told(
     assert isinstance(plugin, FileSinkPlugin)
     assert plugin.delivery.dropped == 3
     assert f"`{path}` cannot be written: Is a directory, after 2 attempts" in caplog.text
+
+
+async def test_a_shutdown_that_is_cut_off_before_the_drain_is_over_drops_out_loud_and_closes_the_file(
+    running: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The grace is no setting, and a busy machine must not look like a clean-up that hangs.
+    monkeypatch.setattr(stepping, "CLEANUP_GRACE_S", 60)
+    path = tmp_path / "events.jsonl"
+    async with running(file_sink(path, attempts=10_000, drain_s=60) | {"shutdown_timeout_s": 0.05}) as manager:
+        plugin = manager.get_plugin("events")
+        path.unlink()
+        path.mkdir()
+        await call(manager, 3)
+    assert isinstance(plugin, FileSinkPlugin)
+    assert (plugin.delivery.dropped, plugin._journal._fd) == (3, None)
+    assert "the shutdown of the sink was cut off before its `drain_s` of 60 s were over" in caplog.text
 
 
 async def test_a_full_file_is_set_aside(running: Any, tmp_path: Path) -> None:

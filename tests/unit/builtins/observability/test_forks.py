@@ -27,6 +27,8 @@ def fork_with(kind: str, how: str, **config: Any) -> None:
         "kind": kind,
         "mode": "fire_and_forget",
         "hooks": ["tool_pre_invoke"],
+        # Longer than the drain, which it would cut off.
+        "shutdown_timeout_s": 2 * WAIT_S,
         # Two records go at once; one waits until another comes, or the end.
         "config": {"batch_max": 2, "batch_interval_s": 3600, "drain_s": WAIT_S, **config},
     }

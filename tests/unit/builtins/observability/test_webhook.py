@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from cpex.builtins.observability._delivery import SinkCount, sink_counts, sink_queues
 from cpex.builtins.observability.webhook import WebhookPlugin, _retry_after_s
 from cpex.framework import GlobalContext, PluginConfig, TenantPluginManager, ToolPreInvokePayload, clock
+from cpex.framework.pipeline import stepping
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 QUICK = {"batch_interval_s": 0.01, "retry_delay_s": 0.001, "retry_max_s": 0.01, "timeout_s": 60, "drain_s": 60}
@@ -166,6 +167,43 @@ async def test_a_receiver_that_never_answers_is_given_up_and_keeps_nobody_from_s
         assert "they were not delivered within 0.01 s" in caplog.text
     finally:
         never.set()
+
+
+async def test_a_shutdown_that_is_cut_off_before_the_drain_is_over_drops_out_loud_and_closes_the_connections(
+    running: Any, receiver: Receiver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The grace is no setting, and a busy machine must not look like a clean-up that hangs.
+    monkeypatch.setattr(stepping, "CLEANUP_GRACE_S", 60)
+    never = threading.Event()
+    receiver.answers.put(after(never))
+    config = webhook(receiver.url, name="cut", drain_s=60, timeout_s=60) | {"shutdown_timeout_s": 0.05}
+    try:
+        async with running(config) as manager:
+            plugin = sink(manager, "cut")
+            await call(manager, "1")
+            await next_of(receiver)
+            await call(manager, "2")
+        assert (plugin.delivery.dropped, plugin._client) == (2, None)
+    finally:
+        never.set()
+    assert sink_counts()[SinkCount("cut", "dropped")] == 2
+    assert sink_queues().get("cut", 0) == 0
+    assert warnings(caplog) == [
+        "Plugin 'cut': `drain_s` (60s) is not shorter than the plugin's `shutdown_timeout_s` (0.05s), which cuts it "
+        "off: records that wait by then are dropped; lower the one or raise the other",
+        "Plugin 'cut': records are being dropped: the shutdown of the sink was cut off before its `drain_s` of 60 s "
+        "were over; later ones are counted and not logged until records are delivered again",
+        "Plugin 'cut': 2 records were dropped in all, 0 delivered",
+    ]
+
+
+@pytest.mark.parametrize(("drain_s", "limit_s", "is_told"), [(3, 30, False), (30, 30, True), (31, 30, True)])
+def test_a_drain_that_its_shutdown_would_cut_off_is_warned_of(
+    caplog: pytest.LogCaptureFixture, drain_s: float, limit_s: float, is_told: bool
+) -> None:
+    settings = {"url": "http://127.0.0.1:1", "drain_s": drain_s}
+    WebhookPlugin(PluginConfig(name="a", kind="webhook", shutdown_timeout_s=limit_s, config=settings))
+    assert ("is not shorter than the plugin's `shutdown_timeout_s`" in caplog.text) is is_told
 
 
 async def test_a_slow_receiver_is_tried_again_after_the_time_that_a_request_may_take(
