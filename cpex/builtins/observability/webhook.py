@@ -6,9 +6,11 @@ import asyncio
 import base64
 import hashlib
 import hmac
+import logging
 import ssl
 import uuid
 from collections.abc import Callable
+from contextvars import ContextVar
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,18 @@ _MAX_ANSWER_BYTES = 65_536
 _MIN_SECRET_BYTES = 24
 _SECRET_PREFIX = "whsec_"
 _OWN_HEADERS = frozenset({"content-type", "content-length", "webhook-id", "webhook-timestamp", "webhook-signature"})
+_posting = ContextVar("_posting", default=False)
+
+
+class _WithoutAddresses(logging.Filter):
+    """Stops what the HTTP client logs of requests of ours; those of other users of the library pass."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not _posting.get()
+
+
+# SECURITY: the library logs the whole address of each request, with its token.
+_WITHOUT_ADDRESSES = _WithoutAddresses()
 
 
 # SECURITY: an error about one setting would otherwise quote it, or the secrets beside it.
@@ -136,6 +150,7 @@ class WebhookPlugin(Sink):
         # Loaded by those who have somebody to send to.
         from httpx2 import AsyncClient, Timeout
 
+        logging.getLogger("httpx2").addFilter(_WITHOUT_ADDRESSES)
         headers = {name: value.get_secret_value() for name, value in self._settings.headers.items()}
         try:
             verify = ssl.create_default_context(cafile=self._settings.ca_file) if self._settings.ca_file else True
@@ -165,6 +180,7 @@ class WebhookPlugin(Sink):
         body = b'{"v":1,"events":[' + b",".join(record.rstrip(b"\n") for record in records) + b"]}"
         headers = {"content-type": "application/json"} | self._signed(self._id_of(records), body)
         url = self._settings.url.get_secret_value()
+        token = _posting.set(True)
         try:
             # The client's own timeout is for each step; a receiver that drips bytes would never meet it.
             async with (
@@ -176,6 +192,8 @@ class WebhookPlugin(Sink):
         except (HTTPError, TimeoutError) as error:
             # SECURITY: the library's own text may hold the address.
             raise Unreachable(f"`{self._shown_url}` cannot be reached ({type(error).__name__})") from None
+        finally:
+            _posting.reset(token)
 
     def _id_of(self, records: list[bytes]) -> str:
         """One id for all attempts of a batch."""

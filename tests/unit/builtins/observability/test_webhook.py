@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
+import httpx2
 import pytest
 from http_receivers import Receiver, after, hang_up, receiving, status
 from ports import free_port
@@ -83,6 +84,20 @@ async def test_a_record_goes_alone_when_no_other_comes_in_time(running: Any, rec
     async with running(webhook(receiver.url, batch_max=1000)) as manager:
         await call(manager, "1")
         assert len((await next_of(receiver)).events) == 1
+
+
+async def test_an_address_with_a_token_reaches_no_log(
+    running: Any, receiver: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with running(webhook(f"{receiver.url}?token=hunter2")) as manager:
+        await call(manager, "1")
+        await next_of(receiver)
+    assert "hunter2" not in caplog.text
+    # What others do with the HTTP client is their log's.
+    async with httpx2.AsyncClient() as theirs:
+        await theirs.post(f"{receiver.url}?of=theirs", json={"events": []})
+    assert "?of=theirs" in caplog.text
 
 
 async def test_a_request_is_signed_and_can_be_verified_by_its_receiver(running: Any, receiver: Receiver) -> None:
