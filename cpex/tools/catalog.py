@@ -13,7 +13,7 @@ import asyncio
 import logging
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -56,6 +56,7 @@ class PluginCatalog:
     Attributes:
         folder: `<package name>/plugin-manifest*.yaml` and `versions.json`.
         manifests: What `load` read.
+        before_installing: Called when a manifest is known and nothing of it is installed; what it raises ends it there.
     """
 
     def __init__(self) -> None:
@@ -64,6 +65,7 @@ class PluginCatalog:
         self.plugin_folder = Path(settings.folder)
         self.strict = settings.strict_integrity_mode
         self.manifests: list[PluginManifest] = []
+        self.before_installing: Callable[[PluginManifest], None] = lambda manifest: None
 
     # The folder.
 
@@ -257,6 +259,7 @@ class PluginCatalog:
         source: Path | None = None,
     ) -> Path:
         """Install into this environment, or into one of the plugin's own; return where it lies."""
+        self.before_installing(manifest)
         if manifest.kind != _ISOLATED:
             packages.install([*arguments, *(index or [])], manifest.name)
             return _location(manifest)

@@ -13,11 +13,13 @@ from typing import Any, Literal
 
 from packaging.version import InvalidVersion, Version
 
+from cpex.framework.constants import ISOLATED_VENV_PLUGIN_TYPE
 from cpex.framework.models.manifest import InstalledPluginInfo, PluginManifest
 from cpex.framework.models.mode import PluginMode
 from cpex.framework.settings import get_catalog_settings, get_startup_settings
 from cpex.tools.catalog import PluginCatalog
 from cpex.tools.config_edit import ConfigEdit
+from cpex.tools.manifests import classify_plugin_kind
 from cpex.tools.plugin_registry import PluginRegistry
 
 __all__ = ["TYPES", "InstallType", "Request", "install", "installed_already", "remove"]
@@ -55,6 +57,8 @@ def installed_already(request: Request, catalog: PluginCatalog, registry: Plugin
     record, known = registry.get(request.name), catalog.find(request.name)
     if record is None or known is None or request.constraint or request.type == "local":
         return None
+    if request.type != "monorepo" and _may_have_other_form(request, record):
+        return None
     try:
         same = Version(known.version) == Version(record.version or "")
     except InvalidVersion:
@@ -65,7 +69,8 @@ def installed_already(request: Request, catalog: PluginCatalog, registry: Plugin
 def install(request: Request, catalog: PluginCatalog, chosen: PluginManifest | None = None) -> PluginManifest:
     """Install a plugin, note it, and add an instance to the configuration; what was done is undone when a part fails.
 
-    A repeated installation keeps the instance that there is and writes its version.
+    A repeated installation keeps the instance that there is and writes its version. One with an environment of its own
+    is not installed without one besides, nor the other way round.
 
     Args:
         chosen: The plugin of a repository of many.
@@ -76,6 +81,7 @@ def install(request: Request, catalog: PluginCatalog, chosen: PluginManifest | N
     # What cannot be edited afterwards is refused before anything is installed.
     edit = ConfigEdit(Path(get_startup_settings().config_file))
     registry = PluginRegistry()
+    catalog.before_installing = lambda manifest: _refuse_second_copy(manifest, registry.get(manifest.name))
     with ExitStack() as undo:
         manifest, path = _fetched(request, catalog, chosen, undo)
         before = registry.registry.model_copy(deep=True)
@@ -108,6 +114,28 @@ def _fetched(
         # A version that was here before is not brought back: pip has removed it, and where it came from is not known.
         undo.callback(_quietly, lambda: catalog.uninstall_package(made[0].name, made[0]))
     return made
+
+
+def _may_have_other_form(request: Request, record: InstalledPluginInfo) -> bool:
+    """Whether the manifest may come out with another kind than was installed; it has to be fetched to know."""
+    return classify_plugin_kind(record.kind) == "fqn" if request.convert else _has_environment(record.kind)
+
+
+def _has_environment(kind: str) -> bool:
+    return kind == ISOLATED_VENV_PLUGIN_TYPE
+
+
+def _refuse_second_copy(manifest: PluginManifest, record: InstalledPluginInfo | None) -> None:
+    """Let no plugin be installed both in an environment of its own and without one: it would run twice."""
+    if record is None or _has_environment(record.kind) == _has_environment(manifest.kind):
+        return
+    here, there = "in an environment of its own", "without one"
+    if not _has_environment(record.kind):
+        here, there = "without an environment of its own", "in one"
+    raise ValueError(
+        f"{manifest.name} {record.version} is installed {here}; "
+        f"to have it {there}, remove it first: cpex plugin uninstall {manifest.name}"
+    )
 
 
 def _version_here(name: str) -> str | None:

@@ -191,9 +191,26 @@ def test_a_class_path_gets_an_environment_of_its_own(shop: Shop) -> None:
     assert record["installed"] == ["my-guard"]
     assert (home / "my_guard-plugin-Guard.plugin-manifest.yaml").exists()
     assert not shop.has("my-guard")
+    second = shop.run("install", "my-guard", "-t", "pypi", "--no-convert")
+    told = "my-guard 1.0 is installed in an environment of its own; to have it without one, remove it first: "
+    failed(second, 4, told + "cpex plugin uninstall my-guard")
+    assert yaml.safe_load(shop.config())["plugins"] == [entry]
+    assert not shop.has("my-guard")
     gone = shop.run("uninstall", "my-guard", "-y")
     assert gone.returncode == 0, gone.stderr
     assert not (home / ".venv").exists()
+
+
+def test_a_plugin_without_an_environment_is_given_none_besides(shop: Shop) -> None:
+    shop.publish()
+    assert shop.run("install", "my-guard", "-t", "pypi", "--no-convert").returncode == 0
+    before = shop.config()
+    second = shop.run("install", "my-guard", "-t", "pypi")
+    told = "my-guard 1.0 is installed without an environment of its own; to have it in one, remove it first: "
+    failed(second, 4, told + "cpex plugin uninstall my-guard")
+    assert (shop.config(), shop.has("my-guard")) == (before, True)
+    assert not (shop.folder / "plugins" / "my_guard").exists()
+    assert shop.json("verify")["ok"] is True
 
 
 @pytest.mark.conformance("P16")
