@@ -142,6 +142,11 @@ class RedisCluster:
         # What the last owner has said before does not count any more.
         receiver.ask("CLUSTER", "BUMPEPOCH")
 
+    def await_replication(self) -> None:
+        """Wait until the replica has all that its master was told; a master answers before that."""
+        told = _offset(self.masters[0], "master_repl_offset")
+        _repeat(lambda: _offset(self.replica, "slave_repl_offset") >= told, "the replica does not follow its master")
+
     def await_failover(self) -> None:
         """Wait until the replica has taken its master's place."""
         survivors = (*self.masters[1:], self.replica)
@@ -167,9 +172,14 @@ class RedisCluster:
 
 def _repeat(holds: Callable[[], bool], message: str) -> None:
     """Ask until it holds: nodes tell one another things when they please."""
-    deadline_s = time.monotonic() + 60
+    deadline_s = time.monotonic() + 180
     while not holds():
         assert time.monotonic() < deadline_s, message
+
+
+def _offset(node: RedisServer, field: str) -> int:
+    lines = node.ask("INFO", "replication").splitlines()
+    return next(int(line.partition(":")[2]) for line in lines if line.startswith(f"{field}:"))
 
 
 @contextmanager

@@ -29,7 +29,7 @@ def test_the_program_of_the_page_prints_what_the_page_says(page: Path, tmp_path:
     except IndexUnreachable as error:
         pytest.skip(f"the framework could not be fetched: {error}")
     done = subprocess.run(
-        [python, f"{program}.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        [python, f"{program}.py"], cwd=tmp_path, capture_output=True, text=True, timeout=590, check=False
     )
     assert (done.stdout, done.returncode) == (shown[f"{program}.out"], 0), done.stderr
 
