@@ -286,7 +286,9 @@ class _Server(uvicorn.Server):
         """
         loop = asyncio.get_running_loop()
         for listener in (each for server in self.servers for each in server.sockets):
-            loop.remove_reader(listener.fileno())
+            # The loop of Windows has no readers.
+            with contextlib.suppress(NotImplementedError):
+                loop.remove_reader(listener.fileno())
         for _ in range(_TURNS_OF_AN_ACCEPT):
             await asyncio.sleep(0)
 
