@@ -99,9 +99,10 @@ def _address_fault(parts: SplitResult) -> str | None:
     if address == _ANY_ADDRESS:
         return f"contains an invalid IP address ({address}): nothing can be reached there"
     if _ssrf_protection_enabled() and any(address in network for network in _BLOCKED_NETWORKS):
+        here = "write `localhost`, or " if address.is_loopback else ""
         return (
             f"contains an IP address blocked by SSRF protection ({address}); "
-            "for a server that is meant to be there set PLUGINS_SSRF_PROTECTION_ENABLED=false"
+            f"for a server that is meant to be there {here}set PLUGINS_SSRF_PROTECTION_ENABLED=false"
         )
     return None
 

@@ -95,6 +95,13 @@ def test_private_addresses_are_refused_however_they_are_written(host):
     assert "blocked by SSRF" in refusal(f"http://{host}/")
 
 
+@pytest.mark.parametrize(
+    ("host", "help"), [("127.1", "write `localhost`, or set PLUGINS_"), ("10.0.0.1", "there set PLUGINS_")]
+)
+def test_who_means_this_machine_is_told_the_name_that_is_taken(host, help):
+    assert help in refusal(f"http://{host}/")
+
+
 def test_protection_can_be_switched_off_but_not_for_the_address_that_is_none(monkeypatch):
     monkeypatch.setenv("PLUGINS_SSRF_PROTECTION_ENABLED", "false")
     settings.cache_clear()

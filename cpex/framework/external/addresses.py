@@ -114,7 +114,8 @@ def _check(host: str, address: Address, local: frozenset[str]) -> None:
     kind = refusal_of(address)
     if kind is None or (kind == "loopback" and host.rstrip(".").lower() in local):
         return
+    here = "write `localhost`, or " if kind == "loopback" else ""
     raise AddressRefused(
         f"`{host}` leads to {address}, a {kind} address, which is blocked by SSRF protection; "
-        f"for a server that is meant to be there set {SWITCH}=false"
+        f"for a server that is meant to be there {here}set {SWITCH}=false"
     )

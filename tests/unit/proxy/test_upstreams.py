@@ -97,8 +97,11 @@ def test_an_address_in_any_notation_is_judged_before_the_first_request(
     protection: pytest.MonkeyPatch, host: str
 ) -> None:
     upstream = UrlUpstream("a", f"http://{host}:8000/mcp")
-    with pytest.raises(ValueError, match=r"^cannot reach http://.* leads to .* address, which is blocked by SSRF"):
+    with pytest.raises(
+        ValueError, match=r"^cannot reach http://.* leads to .* address, which is blocked by SSRF"
+    ) as raised:
         upstream.check()
+    assert ("write `localhost`" in str(raised.value)) == ("loopback" in str(raised.value))
     protection.setenv("PLUGINS_SSRF_PROTECTION_ENABLED", "false")
     settings.cache_clear()
     upstream.check()
